@@ -1,0 +1,25 @@
+"""The laboratory for optimizers as differential equations."""
+
+from . import flows as flows
+from . import optimizers as optimizers
+from . import problems as problems
+from . import theory as theory
+from .ensemble import Case as Case
+from .ensemble import ensemble as ensemble
+from .flows import AdamFlow as AdamFlow
+from .flows import KAdamFlow as KAdamFlow
+from .flows import SignFlow as SignFlow
+from .optimizers import adam_l2 as adam_l2
+from .optimizers import adam_prox as adam_prox
+from .optimizers import k_adam as k_adam
+from .optimizers import sgdw as sgdw
+from .optimizers import sign_descent as sign_descent
+from .simulate import OUTCOME as OUTCOME
+from .simulate import Comparison as Comparison
+from .simulate import RunError as RunError
+from .simulate import Trajectory as Trajectory
+from .simulate import compare as compare
+from .simulate import run as run
+from .simulate import solve as solve
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""The command line: `ct-adam COMMAND`."""
+
+from .main import main as main

@@ -1,0 +1,38 @@
+"""Commands, and what becomes of an error: one sentence and exit code 2."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code (2 for bad input, 130 after Ctrl-C)."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    import jax
+    import tyro
+
+    jax.config.update("jax_enable_x64", True)  # theory wants float64
+    from ..simulate import RunError
+    from .region import region
+
+    app = tyro.extras.SubcommandApp()
+    app.command(region)
+    app.command(version)
+    try:
+        app.cli(prog="ct-adam", args=sys.argv[1:] if argv is None else argv)
+    except (ValueError, RunError, OSError) as error:
+        if os.environ.get("CT_ADAM_TRACEBACK"):
+            raise
+        print(f"ct-adam: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ct-adam: stopped; no file was changed.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def version() -> None:
+    """Print the version."""
+    from .. import __version__
+
+    print(__version__)

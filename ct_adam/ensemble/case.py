@@ -1,0 +1,55 @@
+"""What a lane runs: a method, and where it varies a loss and a start of its own."""
+
+from typing import Any
+
+import equinox as eqx
+import optax
+from jaxtyping import PyTree
+
+from ..flows import AbstractAdamFlow, AbstractFlow
+from ..optimizers import Optimizer
+from ..problems import AbstractProblem
+from ..problems.base import Loss
+
+
+class Case(eqx.Module):
+    """A lane: `method` (a flow or an optimizer) on `loss` from `params`.
+
+    None stands for the ensemble's own loss or start. With it, streams, seeds and loss scales can
+    be lanes too.
+
+    !!! example
+        >>> import ct_adam as ct, jax.numpy as jnp
+        >>> def make(scale):
+        ...     return ct.Case(ct.AdamFlow(1e-2), loss=lambda x: scale * jnp.sum(x**2))
+        >>> table = ct.ensemble(make, None, jnp.ones(2), 20, {"scale": [1.0, 100.0]})
+        >>> bool(abs(table.final_params[0, 0] - table.final_params[1, 0]) < 1e-6)
+        True
+    """
+
+    method: AbstractFlow | optax.GradientTransformation
+    loss: Loss | AbstractProblem | None = None
+    params: PyTree | None = None
+
+
+def as_case(made: Any) -> Case:
+    """What `make` returned as a `Case`; `ValueError` if it is no method at all."""
+    case = made if isinstance(made, Case) else Case(made)
+    if not isinstance(case.method, AbstractFlow | optax.GradientTransformation):
+        raise ValueError(
+            f"make returned {type(case.method).__name__}: return a flow, an optimizer or a ct.Case."
+        )
+    return case
+
+
+def hyperparameters_of_method(method: Any) -> dict[str, Any]:
+    """The numbers of a method by name, schedules left out; none for an opaque optimizer."""
+    if isinstance(method, AbstractAdamFlow):
+        named = method.hyperparameters.named()
+    elif isinstance(method, Optimizer):
+        named = method.hyperparameters
+    elif isinstance(method, AbstractFlow):
+        named = {name: getattr(method, name) for name in method.__dataclass_fields__}
+    else:
+        named = {}
+    return {k: v for k, v in named.items() if eqx.is_array_like(v) and not isinstance(v, bool)}

@@ -1,0 +1,225 @@
+"""The reference engine: diffrax for flows, a scan for optimizers, a lane at a time.
+
+Every flow, optimizer and PyTree; the oracle of faster engines. Reductions of a flow live in the
+step-size controller's state: it is the one place that sees each accepted step, and diffrax hands
+it back at the end, so that memory does not grow with the number of steps.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from ..flows import AbstractFlow
+from ..problems import AbstractProblem
+from ..simulate.outcome import OUTCOME, all_finite, flow_outcome, run_outcome, start_is_finite
+from ..simulate.solve import (
+    controller_for,
+    count_evaluations,
+    optimizer_step,
+    start_time,
+    warm_state,
+)
+from .reductions import Reductions, floored_log, largest
+
+
+class Settings(NamedTuple):
+    """What all lanes share. `steps` and the tolerances are numbers of the working type."""
+
+    steps: Any
+    warm_steps: int
+    rtol: Any
+    atol: Any
+    max_solver_steps: int
+    wants_loss: bool
+    wants_line: bool
+    wants_update: bool
+    save: Callable[[Any, PyTree, PyTree, Array], PyTree] | None
+
+
+class LaneResult(NamedTuple):
+    """One lane's numbers; `params` and `saved` are PyTrees."""
+
+    reductions: Reductions
+    final_loss: Array
+    params: PyTree
+    saved: PyTree
+    outcome: OUTCOME
+    evaluations: Array
+
+
+def flow_lane(
+    flow: AbstractFlow, problem: AbstractProblem, params: PyTree, settings: Settings
+) -> LaneResult:
+    """Integrates one flow and keeps its reductions."""
+    dtype = settings.steps.dtype
+    t0 = start_time(problem, settings.warm_steps, dtype)
+    t1 = settings.warm_steps + settings.steps
+    state = warm_state(flow, problem, params, settings.warm_steps)
+    solver = diffrax.Tsit5()
+    inner = controller_for(flow, problem, None, settings.rtol, settings.atol, dtype, t1)
+    observer = Observer(inner, flow, settings)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(flow.vector_field),  # pyright: ignore[reportArgumentType]
+        solver,
+        t0,
+        t1,
+        None,
+        state,
+        problem,
+        saveat=diffrax.SaveAt(t1=True, controller_state=True),
+        stepsize_controller=observer,
+        # Nobody differentiates through a map: the plain while loop.
+        adjoint=diffrax.ForwardMode(),
+        max_steps=settings.max_solver_steps,
+        throw=False,
+    )
+    assert solution.ys is not None
+    end_step, end = solution.ts[0], jax.tree.map(lambda leaf: leaf[0], solution.ys)  # pyright: ignore[reportOptionalSubscript]
+    seen = solution.controller_state.reductions  # pyright: ignore[reportOptionalMemberAccess]
+    outcome = flow_outcome(
+        solution.result, start_is_finite(problem, t0, params), all_finite((end, seen.max_update))
+    )
+    spent = count_evaluations(solver, solution.stats["num_steps"], problem, settings.steps)
+    params_end = flow.params(end)
+    update = flow.update(end_step, end, problem)
+    return _result(seen, problem, params_end, update, outcome, spent, settings)
+
+
+class ObserverState(NamedTuple):
+    inner: Any
+    reductions: Reductions
+    log_update: Array
+
+
+class Observer(diffrax.AbstractAdaptiveStepSizeController):
+    """Keeps the reductions of a flow over its accepted steps; leaves the steps' sizes alone,
+    but for one end at half time, where the fitted line begins."""
+
+    controller: diffrax.AbstractStepSizeController
+    flow: AbstractFlow
+    settings: Settings
+
+    @property
+    def rtol(self) -> Any:
+        return self.settings.rtol
+
+    @property
+    def atol(self) -> Any:
+        return self.settings.atol
+
+    @property
+    def norm(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.controller.norm  # pyright: ignore[reportAttributeAccessIssue]
+
+    def wrap(self, direction: Any) -> "Observer":
+        return Observer(self.controller.wrap(direction), self.flow, self.settings)
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        first, inner = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        size, loss = self._look(jnp.floor(t0), y0, args)
+        seen = Reductions.empty(self.settings.steps.dtype).see(size, loss)
+        return first, ObserverState(inner, seen, floored_log(size))
+
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+    ):
+        keep, next_t0, next_t1, made_jump, inner, result = self.controller.adapt_step_size(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state.inner
+        )
+        half = self.settings.warm_steps + self.settings.steps / 2
+        next_t1 = jnp.where((next_t0 < half) & (next_t1 > half - 1e-3), half, next_t1)
+        size, loss = self._look(t1, y1_candidate, args)
+        seen, log_update = controller_state.reductions.see(size, loss), floored_log(size)
+        if self.settings.wants_line:
+            # Trapezoids: each end of a step of length h weighs h/2. In whole runs as units, t is
+            # of order one around the middle of the last half.
+            middle, length = half + self.settings.steps / 4, self.settings.steps
+            weight = jnp.where(t0 >= half, t1 - t0, 0) / 2
+            line = seen.line.add(weight, (t0 - middle) / length, controller_state.log_update)
+            line = line.add(weight, (t1 - middle) / length, log_update)
+            seen = seen._replace(line=line)
+        new = ObserverState(inner, seen, log_update)
+        old = controller_state._replace(inner=inner)
+        state = jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, old)
+        return keep, next_t0, next_t1, made_jump, state, result
+
+    def _look(self, step: Any, state: PyTree, problem: Any) -> tuple[Array, Array]:
+        nothing = jnp.zeros((), self.settings.steps.dtype)
+        wants = self.settings
+        size = largest(self.flow.update(step, state, problem)) if wants.wants_update else nothing
+        loss = problem.value(self.flow.params(state)) if wants.wants_loss else nothing
+        return size, loss
+
+
+def optimizer_lane(
+    optimizer: optax.GradientTransformation,
+    rule: Any,
+    problem: AbstractProblem,
+    params: PyTree,
+    settings: Settings,
+) -> LaneResult:
+    """Takes the discrete steps of one optimizer and keeps the reductions of updates 0 … steps-1."""
+    dtype = settings.steps.dtype
+    start = jnp.asarray(settings.warm_steps)
+    steps = settings.steps.astype(int)
+
+    def update_of(step: Any, params: PyTree, delta: PyTree) -> PyTree:
+        negative = jax.tree.map(jnp.negative, delta)
+        return negative if rule is None else rule.update(step, params, delta)
+
+    def warm(n: Array, carry: Any) -> Any:
+        return optimizer_step(optimizer, problem, n, *carry)[:2]
+
+    def step(n: Array, carry: Any) -> Any:
+        before, state, seen, _ = carry
+        after, state, delta = optimizer_step(optimizer, problem, n, before, state)
+        update = update_of(n, before, delta)
+        size = largest(update)
+        # After NaN or infinity nothing changes any more: the lane is over.
+        loss = problem.value(before) if settings.wants_loss else jnp.zeros((), dtype)
+        seen = seen.see(size, loss)
+        if settings.wants_line:
+            since = (n - start - 3 * steps / 4) / settings.steps
+            weight = jnp.where(2 * (n - start) >= steps, 1.0, 0.0).astype(dtype)
+            line = seen.line.add(weight, since.astype(dtype), floored_log(size))
+            seen = seen._replace(line=line)
+        return after, state, seen, update
+
+    carry = jax.lax.fori_loop(0, settings.warm_steps, warm, (params, optimizer.init(params)))
+    first = jax.tree.map(jnp.zeros_like, params)
+    end, _, seen, update = jax.lax.fori_loop(
+        start, start + steps, step, (*carry, Reductions.empty(dtype), first)
+    )
+    finite = all_finite((end, seen.max_update))
+    outcome = run_outcome(start_is_finite(problem, 0, params), finite)
+    evaluations = jnp.asarray(settings.warm_steps) + steps
+    return _result(seen, problem, end, update, outcome, evaluations, settings)
+
+
+def _result(
+    seen: Reductions,
+    problem: AbstractProblem,
+    params: PyTree,
+    update: PyTree,
+    outcome: OUTCOME,
+    evaluations: Any,
+    settings: Settings,
+) -> LaneResult:
+    loss = problem.value(params)
+    seen = seen._replace(min_loss=jnp.minimum(seen.min_loss, loss))
+    saved = None if settings.save is None else settings.save(settings.steps, params, update, loss)
+    return LaneResult(seen, loss, params, saved, outcome, jnp.asarray(evaluations))
+
+
+def map_lanes(lane: Callable[[PyTree], LaneResult], lanes: PyTree) -> LaneResult:
+    """One lane after the other: `lax.map`, which never waits for a slower neighbour."""
+    return jax.lax.map(lane, lanes)
+
+
+jit_map_lanes = eqx.filter_jit(map_lanes)

@@ -1,0 +1,9 @@
+"""The continuous side: optimizers as differential equations."""
+
+from .adam import AbstractAdamFlow as AbstractAdamFlow
+from .adam import AdamFlow as AdamFlow
+from .adam import AdamState as AdamState
+from .adam import KAdamFlow as KAdamFlow
+from .base import AbstractFlow as AbstractFlow
+from .base import as_dynamic as as_dynamic
+from .sign import SignFlow as SignFlow

@@ -1,0 +1,328 @@
+"""Adam, AdamW and k-Adam as ordinary differential equations."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from ..decays import (
+    RATES,
+    Decay,
+    Hyperparameters,
+    Rates,
+    Scalar,
+    Schedule,
+    choice,
+    is_removed,
+    learning_rate_at,
+    rate,
+)
+from ..optimizers import Optimizer, StageState, averaged, from_hyperparameters, map_moments
+from ..optimizers.stage import hyperparameters_of, normalized
+from ..problems import AbstractProblem, as_problem
+from ..problems.base import Loss
+from .base import AbstractFlow, parameter_scale
+
+Start = Literal["first_step", "zero", "paper"]
+STARTS: tuple[Start, ...] = ("first_step", "zero", "paper")
+Moment = PyTree | None
+
+
+class AdamState(eqx.Module):
+    """State of an Adam flow: parameters, their velocity (order 2 only), a stage's moments each.
+
+    `origin` is the step w at which the flow took over from the discrete optimizer; it enters the
+    bias factors and has derivative 0. Moments whose decay is a Python 0 are None.
+    """
+
+    params: PyTree
+    velocity: PyTree | None
+    m: tuple[Moment, ...]
+    v: tuple[Moment, ...]
+    origin: Float[Array, ""]
+
+
+class AbstractAdamFlow(AbstractFlow):
+    """The k-stage equations of EQUATIONS §1 and §4; `AdamFlow` is k = 1.
+
+    With u⁰ = g(θ), for each stage i
+
+        m_i' = a_i (u^{i-1} - m_i)      v_i' = b_i ((u^{i-1})² - v_i)
+        u^i  = (m_i/B1_i) / (√(v_i/B2_i + eps_root) + eps)
+
+    order 1:  θ' = -η (u + λθ)          order 2:  ½θ'' + θ' = -η (u + λθ)
+    """
+
+    hyperparameters: eqx.AbstractVar[Hyperparameters]
+    rates: eqx.AbstractVar[Rates]
+    order: eqx.AbstractVar[int]
+    start: eqx.AbstractVar[Start]
+
+    @property
+    def lag(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 0 if self.start == "first_step" else 1
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return from_hyperparameters(self.hyperparameters)
+
+    def params(self, state: AdamState) -> PyTree:
+        return state.params
+
+    def init(self, loss: Loss | AbstractProblem, params: PyTree) -> AdamState:
+        return self.from_optimizer(loss, params, self.optimizer.init(params), 0)
+
+    def from_optimizer(
+        self, loss: Loss | AbstractProblem, params: PyTree, optimizer_state: PyTree, step: Any
+    ) -> AdamState:
+        origin = jnp.asarray(step, jnp.result_type(*jax.tree.leaves(params)))
+        ms, vs = [], []
+        stage_input = self._gradient(origin, params, loss)
+        for i, held in enumerate(stage_states(optimizer_state, len(self.hyperparameters.b1))):
+            b1, b2 = self.hyperparameters.b1[i], self.hyperparameters.b2[i]
+            if self.start == "first_step":
+                m = averaged(b1, held.m, stage_input)
+                v = averaged(b2, held.v, _squared(stage_input))
+            else:
+                m = None if is_removed(b1) else held.m
+                v = None if is_removed(b2) else held.v
+            ms.append(m)
+            vs.append(v)
+            stage_input = self._update_of_stage(i, origin, origin, stage_input, m, v)
+        state = AdamState(params, None, tuple(ms), tuple(vs), origin)
+        if self.order == 1:
+            return state
+        return eqx.tree_at(
+            lambda s: s.velocity,
+            state,
+            self._drift(origin, params, stage_input),
+            is_leaf=lambda x: x is None,
+        )
+
+    def update(self, step: Any, state: AdamState, loss: Loss | AbstractProblem) -> PyTree:
+        return self._stages(step, state, loss)[0]
+
+    def vector_field(self, step: Any, state: AdamState, loss: Loss | AbstractProblem) -> AdamState:
+        update, m_rates, v_rates = self._stages(step, state, loss)
+        drift = self._drift(step, state.params, update)
+        origin_rate = jnp.zeros_like(state.origin)
+        if self.order == 1:
+            return AdamState(drift, None, m_rates, v_rates, origin_rate)
+        acceleration = jax.tree.map(lambda d, p: 2 * (d - p), drift, state.velocity)
+        return AdamState(state.velocity, acceleration, m_rates, v_rates, origin_rate)
+
+    def error_scale(self, state: AdamState, rtol: float, atol: float) -> AdamState:
+        def v_scale(v: Array) -> Array:
+            return jnp.maximum(rtol * jnp.abs(v), jnp.finfo(v.dtype).tiny)
+
+        def m_scale(m: Array, v: Array | None) -> Array:
+            root = 0 if v is None else jnp.sqrt(jnp.maximum(v, 0))
+            return jnp.maximum(rtol * jnp.maximum(jnp.abs(m), root), jnp.finfo(m.dtype).tiny)
+
+        def parameters(tree: PyTree) -> PyTree:
+            return jax.tree.map(lambda leaf: parameter_scale(leaf, rtol, atol), tree)
+
+        return AdamState(
+            params=parameters(state.params),
+            velocity=parameters(state.velocity),
+            m=tuple(
+                None if m is None else map_moments(lambda m, v, _: m_scale(m, v), m, v, None)
+                for m, v in zip(state.m, state.v, strict=True)
+            ),
+            v=jax.tree.map(v_scale, state.v),
+            origin=jnp.ones_like(state.origin),
+        )
+
+    def _gradient(self, step: Any, params: PyTree, loss: Loss | AbstractProblem) -> PyTree:
+        problem = as_problem(loss)
+        gradient = problem.gradient(problem.seen(step, self.lag), params)
+        shared = self.hyperparameters
+        if shared.decay == "l2":
+            gradient = jax.tree.map(lambda g, p: g + shared.weight_decay * p, gradient, params)
+        return gradient
+
+    def _stages(
+        self, step: Any, state: AdamState, loss: Loss | AbstractProblem
+    ) -> tuple[PyTree, tuple[Moment, ...], tuple[Moment, ...]]:
+        """u of the last stage, and the rates of all moments."""
+        stage_input = self._gradient(step, state.params, loss)
+        m_rates, v_rates = [], []
+        for i, (m, v) in enumerate(zip(state.m, state.v, strict=True)):
+            b1, b2 = self.hyperparameters.b1[i], self.hyperparameters.b2[i]
+            m_rates.append(self._relaxation(b1, m, stage_input))
+            v_rates.append(self._relaxation(b2, v, _squared(stage_input)))
+            stage_input = self._update_of_stage(i, step, state.origin, stage_input, m, v)
+        return stage_input, tuple(m_rates), tuple(v_rates)
+
+    def _relaxation(self, b: Scalar, moment: Moment, target: PyTree) -> Moment:
+        if moment is None:
+            return None
+        return jax.tree.map(lambda x, y: rate(b, self.rates) * (y - x), moment, target)
+
+    def _update_of_stage(
+        self, i: int, step: Any, origin: Array, stage_input: PyTree, m: Moment, v: Moment
+    ) -> PyTree:
+        shared = self.hyperparameters
+
+        def corrected(b: Scalar, moment: Array, sample: Array) -> Array:
+            factor = self.bias_factor(b, step, origin)
+            if self.start != "zero":
+                # "paper" begins at m = v = 0 with a factor that is not 0: its u(0) is 0.
+                return moment / factor
+            # The limit of m/B as both go to 0 is the moment's input itself.
+            begun = factor > 0
+            return jnp.where(begun, moment / jnp.where(begun, factor, 1), sample)
+
+        def leaf(x: Array, m_leaf: Array | None, v_leaf: Array | None) -> Array:
+            m_hat = x if m_leaf is None else corrected(shared.b1[i], m_leaf, x)
+            v_hat = x**2 if v_leaf is None else corrected(shared.b2[i], v_leaf, x**2)
+            # Interpolation between solver steps may leave a v of relative size rtol below 0.
+            return normalized(m_hat, jnp.maximum(v_hat, 0), shared.eps, shared.eps_root)
+
+        return map_moments(leaf, stage_input, m, v)
+
+    def bias_factor(self, b: Scalar, step: Any, origin: Any) -> Array:
+        """B(s): the moment's own response to a unit gradient since step 0 (EQUATIONS §1).
+
+        1 - b^{w+1} e^{-a(s-w)} for `"first_step"`, 1 - b^w e^{-a(s-w)} for the other two, but
+        `"paper"` from w = 0 has 1 - b^{1+s}, as it is printed.
+        """
+        decayed = jnp.exp(-rate(b, self.rates) * (step - origin))
+        ours = 1 - b ** (origin + 1 - self.lag) * decayed
+        if self.start != "paper":
+            return ours
+        return jnp.where(origin == 0, 1 - b ** (1 + step), ours)
+
+    def _drift(self, step: Any, params: PyTree, update: PyTree) -> PyTree:
+        """-η (u + λθ)."""
+        eta = learning_rate_at(self.hyperparameters.learning_rate, step)
+        decay = self.hyperparameters.outer_weight_decay
+        return jax.tree.map(lambda u, p: (-eta * (u + decay * p)).astype(p.dtype), update, params)
+
+
+class AdamFlow(AbstractAdamFlow):
+    """Adam and AdamW as an ODE over optimizer steps.
+
+        m' = a (g - m)    v' = b (g² - v)    u = (m/B1)/(√(v/B2 + eps_root) + eps)
+        order 1:  θ' = -η (u + λθ)          order 2:  ½θ'' + θ' = -η (u + λθ)
+
+    Source: EQUATIONS §1; order 2 with `rates="lag"` and `start="paper"` is Gould & Tanaka
+    (arXiv 2411.05746).
+
+    **Arguments:**
+
+    - `learning_rate`: η, a number or a schedule evaluated at the step s.
+    - `b1`, `b2`: first- and second-moment decays per step in [0, 1). A Python 0 removes that moment.
+    - `eps`, `eps_root`: added outside and inside the root. With both 0, u = 0 wherever v = 0.
+    - `weight_decay`: λ; `decay="decoupled"` (AdamW) or `"l2"` (g + λθ in both moments).
+    - `rates`: `"log"` (a = -ln b1), `"lag"` ((1-b1)/b1, the paper's) or `"euler"` (1-b1).
+    - `order`: 1, or 2 for the paper's second-order equation.
+    - `start`: `"first_step"` (moments have seen the first gradient), `"zero"` or `"paper"`.
+
+    **Raises:** `ValueError` for a value outside its range or an unknown option.
+
+    !!! example
+        >>> import ct_adam as ct, jax.numpy as jnp
+        >>> flow = ct.AdamFlow(1e-2, b1=0.9, b2=0.99)
+        >>> state = flow.init(lambda x: jnp.sum(x**2), jnp.array([1.0, -3.0]))
+        >>> print(flow.update(0, state, lambda x: jnp.sum(x**2)).round(5))
+        [ 1. -1.]
+    """
+
+    hyperparameters: Hyperparameters
+    rates: Rates = eqx.field(static=True)
+    order: int = eqx.field(static=True)
+    start: Start = eqx.field(static=True)
+
+    def __init__(
+        self,
+        learning_rate: Scalar | Schedule,
+        b1: Scalar = 0.9,
+        b2: Scalar = 0.999,
+        eps: Scalar = 1e-8,
+        weight_decay: Scalar = 0.0,
+        *,
+        decay: Decay = "decoupled",
+        rates: Rates = "log",
+        order: int = 1,
+        start: Start = "first_step",
+        eps_root: Scalar = 0.0,
+    ):
+        if isinstance(b1, tuple | list) or isinstance(b2, tuple | list):
+            raise ValueError("AdamFlow takes one b1 and one b2: use KAdamFlow for several stages.")
+        self.hyperparameters = hyperparameters_of(
+            learning_rate, b1, b2, eps, weight_decay, eps_root, decay
+        )
+        self.rates, self.order, self.start = _checked(rates, order, start)
+
+
+class KAdamFlow(AbstractAdamFlow):
+    """k stages of Adam as an ODE, stage i fed with the update of stage i - 1.
+
+    The equations are those of `AbstractAdamFlow`; source: EQUATIONS §4, Gould & Tanaka
+    (arXiv 2411.05746). Arguments as `AdamFlow`, with one decay a stage in `b1` and `b2`.
+
+    !!! example
+        >>> import ct_adam as ct, jax.numpy as jnp
+        >>> flow = ct.KAdamFlow(1e-2, b1=(0.8, 0.8), b2=(0.99, 0.99))
+        >>> len(flow.init(lambda x: jnp.sum(x**2), jnp.ones(3)).m)
+        2
+    """
+
+    hyperparameters: Hyperparameters
+    rates: Rates = eqx.field(static=True)
+    order: int = eqx.field(static=True)
+    start: Start = eqx.field(static=True)
+
+    def __init__(
+        self,
+        learning_rate: Scalar | Schedule,
+        b1: tuple[Scalar, ...] = (0.9, 0.9),
+        b2: tuple[Scalar, ...] = (0.999, 0.999),
+        eps: Scalar = 1e-8,
+        weight_decay: Scalar = 0.0,
+        *,
+        decay: Decay = "decoupled",
+        rates: Rates = "log",
+        order: int = 1,
+        start: Start = "first_step",
+        eps_root: Scalar = 0.0,
+    ):
+        self.hyperparameters = hyperparameters_of(
+            learning_rate, b1, b2, eps, weight_decay, eps_root, decay
+        )
+        self.rates, self.order, self.start = _checked(rates, order, start)
+
+
+def _checked(rates: Rates, order: int, start: Start) -> tuple[Rates, int, Start]:
+    choice("rates", rates, RATES)
+    choice("start", start, STARTS)
+    if order not in (1, 2):
+        raise ValueError(f"order = {order!r} must be 1 or 2.")
+    return rates, order, start
+
+
+def stage_states(optimizer_state: PyTree, stages: int) -> list[StageState]:
+    """The moments in the state of `k_adam`, or of an optax chain around `scale_by_adam`."""
+
+    def is_stage(node: Any) -> bool:
+        return isinstance(node, StageState | optax.ScaleByAdamState)
+
+    found = [
+        node if isinstance(node, StageState) else StageState(node.count, node.mu, node.nu)
+        for node in jax.tree.leaves(optimizer_state, is_leaf=is_stage)
+        if is_stage(node)
+    ]
+    if len(found) != stages:
+        raise ValueError(
+            f"The optimizer state holds {len(found)} stages of moments, the flow has {stages}: hand "
+            "over the state of flow.optimizer (or of optax.adam for one stage)."
+        )
+    return found
+
+
+def _squared(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.square, tree)

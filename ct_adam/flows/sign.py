@@ -1,0 +1,76 @@
+"""Sign descent as a flow: Adam without memory, and AdamW's ℓ∞ geometry."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ..decays import Scalar, Schedule, check_hyperparameters, learning_rate_at
+from ..optimizers import Optimizer, normalized, sign_descent
+from ..problems import AbstractProblem, as_problem
+from ..problems.base import Loss
+from .base import AbstractFlow, parameter_scale
+
+
+class SignFlow(AbstractFlow):
+    """θ' = -η (g/(|g| + eps) + λθ) per step. Source: EQUATIONS §5.
+
+    With eps = 0 the field is discontinuous and an explicit solver stalls at a kink (200 000
+    steps against 244 at eps = 1e-3), hence the default.
+
+    **Arguments:** `learning_rate` a number or a schedule; `eps`, `weight_decay` not negative.
+    **Raises:** `ValueError` for a value outside its range. The state is the parameters.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> flow = SignFlow(0.1, eps=1.0)
+        >>> loss = lambda x: jnp.sum(x**2) / 2
+        >>> print(flow.vector_field(0, flow.init(loss, jnp.array([1.0])), loss))
+        [-0.05]
+    """
+
+    learning_rate: Scalar | Schedule
+    eps: Scalar
+    weight_decay: Scalar
+    lag = 0
+
+    def __init__(
+        self, learning_rate: Scalar | Schedule, eps: Scalar = 1e-3, weight_decay: Scalar = 0.0
+    ):
+        self.learning_rate, self.eps, self.weight_decay = learning_rate, eps, weight_decay
+        named = {"learning_rate": learning_rate, "eps": eps, "weight_decay": weight_decay}
+        check_hyperparameters(named)
+
+    def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
+        del loss
+        return params
+
+    def from_optimizer(
+        self, loss: Loss | AbstractProblem, params: PyTree, optimizer_state: PyTree, step: Any
+    ) -> PyTree:
+        del loss, optimizer_state, step  # no memory
+        return params
+
+    def params(self, state: PyTree) -> PyTree:
+        return state
+
+    def update(self, step: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
+        problem = as_problem(loss)
+        gradient = problem.gradient(problem.seen(step), state)
+        return jax.tree.map(lambda g: normalized(g, jnp.square(g), self.eps), gradient)
+
+    def vector_field(self, step: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
+        eta = learning_rate_at(self.learning_rate, step)
+        return jax.tree.map(
+            lambda u, p: (-eta * (u + self.weight_decay * p)).astype(p.dtype),
+            self.update(step, state, loss),
+            state,
+        )
+
+    def error_scale(self, state: PyTree, rtol: float, atol: float) -> PyTree:
+        return jax.tree.map(lambda leaf: parameter_scale(leaf, rtol, atol), state)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return sign_descent(self.learning_rate, self.eps, self.weight_decay)

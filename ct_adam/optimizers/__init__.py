@@ -1,0 +1,15 @@
+"""The discrete side: optimizers that people train with, made of one stage."""
+
+from .adam import adam_l2 as adam_l2
+from .adam import adam_prox as adam_prox
+from .adam import from_hyperparameters as from_hyperparameters
+from .adam import k_adam as k_adam
+from .sgdw import sgdw as sgdw
+from .sign import sign_descent as sign_descent
+from .stage import Optimizer as Optimizer
+from .stage import StageState as StageState
+from .stage import UpdateRule as UpdateRule
+from .stage import averaged as averaged
+from .stage import map_moments as map_moments
+from .stage import normalized as normalized
+from .stage import scale_by_stage as scale_by_stage

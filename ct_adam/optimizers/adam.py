@@ -1,0 +1,140 @@
+"""Adam's family as optax transformations, each a chain of the one stage."""
+
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+from ..decays import Decay, Hyperparameters, Scalar, Schedule, learning_rate_at
+from .stage import Optimizer, UpdateRule, hyperparameters_of, scale_by_stage
+
+
+def k_adam(
+    learning_rate: Scalar | Schedule,
+    b1: Scalar | tuple[Scalar, ...] = (0.9, 0.9),
+    b2: Scalar | tuple[Scalar, ...] = (0.999, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    *,
+    eps_root: Scalar = 0.0,
+    decay: Decay = "decoupled",
+    mask: Any = None,
+) -> Optimizer:
+    """k stages of Adam, each fed with the update of the one before; k = 1 is AdamW.
+
+    u⁰ = g, then for i = 1…k the stage of EQUATIONS §4, θ ← θ - η(u^k + λθ). Source: Gould &
+    Tanaka (arXiv 2411.05746), §4.
+
+    **Arguments:**
+
+    - `learning_rate`: η, a number or a schedule of the step count (step n → n+1 uses η(n)).
+    - `b1`, `b2`: first- and second-moment decays per step in [0, 1), one a stage; a Python 0
+        removes that moment.
+    - `eps`, `eps_root`: added outside and inside the root. With both 0 the update is 0 wherever
+        v = 0.
+    - `weight_decay`: λ, as in PyTorch and optax.
+    - `decay`: `"decoupled"`, or `"l2"` (g + λθ before stage 1; Gould & Tanaka's *coupled*).
+    - `mask`: which leaves decay, as in `optax.add_decayed_weights`.
+
+    **Returns:** an optax transformation.
+
+    **Raises:** `ValueError` for a value outside its range.
+
+    !!! example
+        >>> import jax.numpy as jnp, optax
+        >>> optimizer = k_adam(0.1, b1=(0.9,), b2=(0.999,))
+        >>> params = jnp.array([1.0, -2.0])
+        >>> updates, state = optimizer.update(2 * params, optimizer.init(params), params)
+        >>> print(optax.apply_updates(params, updates))
+        [ 0.9 -1.9]
+    """
+    shared = hyperparameters_of(learning_rate, b1, b2, eps, weight_decay, eps_root, decay)
+    return from_hyperparameters(shared, mask)
+
+
+def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer:
+    """The discrete optimizer of a record of hyperparameters, as a flow holds one."""
+    stages = [
+        scale_by_stage(b1, b2, shared.eps, shared.eps_root)
+        for b1, b2 in zip(shared.b1, shared.b2, strict=True)
+    ]
+    decayed = [optax.add_decayed_weights(shared.weight_decay, mask)]  # pyright: ignore[reportArgumentType]
+    inner = decayed + stages if shared.decay == "l2" else stages + decayed
+    rate = optax.scale_by_learning_rate(shared.learning_rate)  # pyright: ignore[reportArgumentType]
+    rule = UpdateRule(shared.learning_rate, shared.outer_weight_decay)
+    return Optimizer.make(optax.chain(*inner, rate), rule, shared.named())
+
+
+def adam_l2(
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    *,
+    eps_root: Scalar = 0.0,
+    mask: Any = None,
+) -> Optimizer:
+    """Adam on L + (λ/2)‖θ‖²: the decay enters both moments (PyTorch's `Adam(weight_decay=…)`).
+
+    Arguments and errors as in `k_adam`.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> optimizer = adam_l2(0.1, weight_decay=1.0)
+        >>> params = jnp.array([1.0])
+        >>> print(optimizer.update(0 * params, optimizer.init(params), params)[0])
+        [-0.1]
+    """
+    return k_adam(
+        learning_rate, b1, b2, eps, weight_decay, eps_root=eps_root, decay="l2", mask=mask
+    )
+
+
+def adam_prox(
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    *,
+    eps_root: Scalar = 0.0,
+) -> Optimizer:
+    """θ ← (θ - ηu)/(1 + ηλ), u that of Adam: the proximal step on (λ/2)‖θ‖².
+
+    Source: Zhuang et al. (arXiv 2202.00089). Arguments and errors as in `k_adam`.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> optimizer = adam_prox(0.5, weight_decay=2.0)
+        >>> params = jnp.array([1.0])
+        >>> print(params + optimizer.update(params, optimizer.init(params), params)[0])
+        [0.25]
+    """
+    shared = hyperparameters_of(learning_rate, b1, b2, eps, weight_decay, eps_root, "decoupled")
+    stage = scale_by_stage(shared.b1[0], shared.b2[0], shared.eps, shared.eps_root)
+    rule = UpdateRule(learning_rate, weight_decay, proximal=True)
+    transformation = optax.chain(stage, _proximal_step(learning_rate, weight_decay))
+    return Optimizer.make(transformation, rule, shared.named())
+
+
+def _proximal_step(
+    learning_rate: Scalar | Schedule, weight_decay: Scalar
+) -> optax.GradientTransformation:
+    def init(params: PyTree) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jax.numpy.zeros([], jax.numpy.int32))
+
+    def update(updates: PyTree, state: optax.ScaleByScheduleState, params: PyTree | None = None):
+        if params is None:
+            raise ValueError("adam_prox needs the parameters: call update(grads, state, params).")
+        eta = learning_rate_at(learning_rate, state.count)
+        # -η(u + λθ)/(1 + ηλ), not (θ - ηu)/(1 + ηλ) - θ: the difference would cost u its digits.
+        scale = -eta / (1 + eta * weight_decay)
+        step = jax.tree.map(
+            lambda u, p: (scale * (u + weight_decay * p)).astype(p.dtype), updates, params
+        )
+        return step, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)

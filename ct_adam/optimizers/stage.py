@@ -1,0 +1,155 @@
+"""One stage of Adam on the discrete side: (m, v) and the update u, written once.
+
+Every Adam-like optimizer of the package is a chain of such stages; every flow uses the same
+`normalized`, so that the zero rule of EQUATIONS §0 exists once for both sides.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from ..decays import Decay, Hyperparameters, Scalar, Schedule, is_removed, learning_rate_at
+
+Leaf = Float[Array, "..."]
+
+
+def normalized(m_hat: Leaf, v_hat: Leaf, eps: Scalar, eps_root: Scalar = 0.0) -> Leaf:
+    """u = m̂/(√(v̂ + eps_root) + eps), and 0 with derivative 0 where the denominator is 0.
+
+    The second `where` of each pair is for the derivative: without it √ and the quotient send
+    NaNs through implicit solvers and gradients at any dead weight (EQUATIONS §0, Zero).
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> print(normalized(jnp.array([3.0, 0.0]), jnp.array([9.0, 0.0]), eps=0.0))
+        [1. 0.]
+    """
+    radicand = v_hat + eps_root
+    positive = radicand > 0
+    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, radicand, 1)), 0)
+    scale = root + eps
+    nonzero = scale > 0
+    return jnp.where(nonzero, m_hat / jnp.where(nonzero, scale, 1), 0).astype(m_hat.dtype)
+
+
+class StageState(NamedTuple):
+    """Moments after `count` gradients; `None` in place of a moment whose decay is a Python 0."""
+
+    count: Int[Array, ""]
+    m: PyTree | None
+    v: PyTree | None
+
+
+def averaged(b: Scalar, moment: PyTree | None, sample: PyTree) -> PyTree | None:
+    """b·moment + (1 - b)·sample, leaf by leaf; None where the moment is removed."""
+    if is_removed(b):
+        return None
+    return jax.tree.map(lambda x, y: (b * x + (1 - b) * y).astype(x.dtype), moment, sample)
+
+
+def scale_by_stage(
+    b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar = 0.0
+) -> optax.GradientTransformation:
+    """m ← b1 m + (1 - b1) g, v ← b2 v + (1 - b2) g², u = m̂/(√(v̂ + eps_root) + eps).
+
+    The hats divide by 1 - bⁿ. Source: EQUATIONS §1 and §4 (one stage of k-Adam).
+    """
+
+    def init(params: PyTree) -> StageState:
+        def zeros(b: Scalar) -> PyTree | None:
+            return None if is_removed(b) else jax.tree.map(jnp.zeros_like, params)
+
+        return StageState(jnp.zeros([], jnp.int32), zeros(b1), zeros(b2))
+
+    def update(updates: PyTree, state: StageState, params: PyTree | None = None):
+        del params
+        count = optax.safe_increment(state.count)
+        m = averaged(b1, state.m, updates)
+        v = averaged(b2, state.v, jax.tree.map(jnp.square, updates))
+
+        def corrected(b: Scalar, moment: Leaf) -> Leaf:
+            return moment / (1 - b**count).astype(moment.dtype)
+
+        def leaf(g: Leaf, m_leaf: Leaf | None, v_leaf: Leaf | None) -> Leaf:
+            m_hat = g if m_leaf is None else corrected(b1, m_leaf)
+            v_hat = g**2 if v_leaf is None else corrected(b2, v_leaf)
+            return normalized(m_hat, v_hat, eps, eps_root)
+
+        return map_moments(leaf, updates, m, v), StageState(count, m, v)
+
+    return optax.GradientTransformation(init, update)
+
+
+def map_moments(leaf: Any, inputs: PyTree, m: PyTree | None, v: PyTree | None) -> PyTree:
+    """`leaf(x, m, v)` over the leaves of `inputs`, with None for a removed moment."""
+    leaves, structure = jax.tree.flatten(inputs)
+
+    def of(moment: PyTree | None) -> list[Any]:
+        return [None] * len(leaves) if moment is None else structure.flatten_up_to(moment)
+
+    return structure.unflatten(map(leaf, leaves, of(m), of(v)))
+
+
+class UpdateRule(eqx.Module):
+    """How the update u is read off a parameter step Δθ: u = -c Δθ/η(n) - λθ_n (DESIGN).
+
+    c = 1 + ηλ for a proximal optimizer (AdamProx), 1 otherwise.
+    """
+
+    learning_rate: Scalar | Schedule
+    weight_decay: Scalar = 0.0
+    proximal: bool = eqx.field(static=True, default=False)
+
+    def update(self, step: Any, params: PyTree, delta: PyTree) -> PyTree:
+        """u, a PyTree like `params`; `step` counts from the start of the schedule."""
+        eta = learning_rate_at(self.learning_rate, step)
+        factor = 1 + eta * self.weight_decay if self.proximal else 1
+        return jax.tree.map(
+            lambda p, d: (-d * factor / eta - self.weight_decay * p).astype(p.dtype), params, delta
+        )
+
+
+class Optimizer(optax.GradientTransformationExtraArgs):
+    """An optax transformation of ours, that also knows its update rule and hyperparameters.
+
+    A NamedTuple, as optax wants it: it goes wherever an optax transformation goes.
+    """
+
+    rule: UpdateRule
+    hyperparameters: dict[str, Any]
+
+    @classmethod
+    def make(
+        cls,
+        transformation: optax.GradientTransformation,
+        rule: UpdateRule,
+        hyperparameters: dict[str, Any],
+    ) -> "Optimizer":
+        extra = optax.with_extra_args_support(transformation)
+        self = cls(extra.init, extra.update)
+        self.rule = rule
+        self.hyperparameters = hyperparameters
+        return self
+
+
+def hyperparameters_of(
+    learning_rate: Scalar | Schedule,
+    b1: Scalar | tuple[Scalar, ...],
+    b2: Scalar | tuple[Scalar, ...],
+    eps: Scalar,
+    weight_decay: Scalar,
+    eps_root: Scalar,
+    decay: Decay,
+) -> Hyperparameters:
+    """The shared record, from the arguments that flows and optimizers take alike."""
+
+    def stages(b: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        return tuple(b) if isinstance(b, tuple | list) else (b,)
+
+    return Hyperparameters(
+        learning_rate, stages(b1), stages(b2), eps, weight_decay, eps_root, decay
+    )

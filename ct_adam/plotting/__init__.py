@@ -1,0 +1,8 @@
+"""Figures: one style sheet, one function a kind of picture; datasets in, no solver known."""
+
+from .region import region_figure as region_figure
+from .style import COLUMN as COLUMN
+from .style import OKABE_ITO as OKABE_ITO
+from .style import PAGE as PAGE
+from .style import save_figure as save_figure
+from .style import style as style

@@ -1,0 +1,44 @@
+"""One style sheet, and how a figure is kept."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, by name.
+OKABE_ITO: Mapping[str, str] = MappingProxyType(
+    {
+        "blue": "#0072B2",
+        "vermilion": "#D55E00",
+        "green": "#009E73",
+        "purple": "#CC79A7",
+        "orange": "#E69F00",
+        "sky": "#56B4E9",
+        "black": "#000000",
+    }
+)
+COLUMN, PAGE = 3.4, 7.0
+"""Widths of a column and a page of a two-column paper, in inches."""
+
+
+def style() -> AbstractContextManager[None]:
+    """The style sheet, as a context for the making of a figure."""
+    import matplotlib as mpl
+
+    return mpl.style.context(Path(__file__).with_name("ct_adam.mplstyle"))
+
+
+def save_figure(figure: "Figure", base: Path, about: dict[str, Any]) -> list[Path]:
+    """Writes `base`.png and `base`.pdf with `about` in their metadata; returns the paths."""
+    description = json.dumps(about, default=str)
+    paths = [base.with_suffix(".png"), base.with_suffix(".pdf")]
+    with style():
+        figure.savefig(paths[0], metadata={"Description": description})
+        # Without a date, the same result makes the same file.
+        figure.savefig(paths[1], metadata={"Subject": description, "CreationDate": None})
+    return paths

@@ -1,0 +1,139 @@
+"""What is optimized: a value, a gradient at a step, and where the gradient jumps."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+Loss = Callable[[PyTree], Array]
+
+
+class AbstractProblem(eqx.Module):
+    """A loss, a stream of gradients, or a loss with data: accepted wherever a loss is.
+
+    `held` tells what a flow sees between the steps: a held problem's gradient n + 1 rules on
+    (n, n + 1], so every integer is a break point; otherwise the gradient is a function of the
+    parameters and perhaps of continuous time.
+    """
+
+    held: eqx.AbstractClassVar[bool]
+    has_value: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def value(self, params: PyTree) -> Float[Array, ""]:
+        """The loss, NaN where there is none (streams)."""
+
+    @abc.abstractmethod
+    def gradient(self, step: Any, params: PyTree) -> PyTree:
+        """g at a step (a whole number where `held`), a PyTree like `params`."""
+
+    @property
+    @abc.abstractmethod
+    def steps_available(self) -> int | None:
+        """How many gradients there are: 0 … n - 1; None where there is no end."""
+
+    def break_points(self, start: int, stop: int) -> np.ndarray | None:
+        """The steps strictly inside (start, stop) at which a flow's gradient jumps."""
+        return np.arange(start + 1, stop) if self.held else None
+
+    def seen(self, step: Any, lag: int = 0) -> Any:
+        """Which step's gradient rules at continuous time `step`.
+
+        A flow whose moments lag by one (starts `"zero"` and `"paper"`) sees stream gradient
+        ⌈step⌉ - 1; the others ⌈step⌉, which at a whole number is that step's own.
+        """
+        return jnp.maximum(jnp.ceil(step) - lag, 0) if self.held else step
+
+
+class LossProblem(AbstractProblem):
+    """Any `params -> scalar`; its gradient is JAX's.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> problem = LossProblem(lambda x: jnp.sum(x**2))
+        >>> print(problem.value(jnp.ones(2)), problem.gradient(0, jnp.ones(2)))
+        2.0 [2. 2.]
+    """
+
+    loss: Loss
+    held = False
+    has_value = True
+
+    def value(self, params: PyTree) -> Float[Array, ""]:
+        return self.loss(params)
+
+    def gradient(self, step: Any, params: PyTree) -> PyTree:
+        del step
+        return jax.grad(self.loss)(params)
+
+    @property
+    def steps_available(self) -> int | None:
+        return None
+
+
+def as_problem(loss: Loss | AbstractProblem) -> AbstractProblem:
+    """`loss` itself if it is a problem already, a `LossProblem` of it otherwise."""
+    if isinstance(loss, AbstractProblem):
+        return loss
+    if not callable(loss):
+        raise ValueError(
+            f"loss = {loss!r} is not a function params -> scalar: give one, or a ct.problems problem."
+        )
+    return LossProblem(loss)
+
+
+def as_params(params: PyTree) -> PyTree:
+    """`params` with array leaves; `ValueError` unless all are floating and there is one at least."""
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise ValueError("params has no leaves: give a PyTree with one floating array at least.")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not eqx.is_array_like(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            where = jax.tree_util.keystr(path) or "params"
+            kind = getattr(leaf, "dtype", type(leaf).__name__)
+            raise ValueError(
+                f"{where} is of type {kind}: an optimizer moves floating-point arrays; convert it, "
+                "or close the loss over it."
+            )
+    return jax.tree.map(jnp.asarray, params)
+
+
+def working_dtype(params: PyTree) -> np.dtype:
+    """The common floating type of all leaves; time and hyperparameters take it too."""
+    return jnp.result_type(*jax.tree.leaves(params))
+
+
+def check_problem(problem: AbstractProblem, params: PyTree, gradients: int) -> None:
+    """Raises a `ValueError` unless the loss is a real scalar, the gradient is like `params` and
+    `gradients` of them exist. Nothing is computed: shapes only."""
+    value = jax.eval_shape(problem.value, params)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        shown = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", value)
+        raise ValueError(f"The loss returns {shown}, not a real scalar: reduce it, e.g. by a mean.")
+    gradient = jax.eval_shape(lambda p: problem.gradient(0, p), params)
+    like = jax.eval_shape(lambda p: p, params)
+    same = jax.tree.structure(gradient) == jax.tree.structure(like) and all(
+        g.shape == p.shape
+        for g, p in zip(jax.tree.leaves(gradient), jax.tree.leaves(like), strict=True)
+    )
+    if not same:
+        raise ValueError(
+            f"Gradients of shape {_shapes(gradient)} do not match params of shape {_shapes(like)}: "
+            "give params like one gradient."
+        )
+    available = problem.steps_available
+    if available is not None and gradients > available:
+        raise ValueError(
+            f"The stream holds {available} gradients but this run sees {gradients}: take fewer "
+            "steps or a longer stream (a flow from start 'first_step' sees steps + 1)."
+        )
+
+
+def _shapes(tree: PyTree) -> str:
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
+    return str(shapes[0] if len(shapes) == 1 else shapes)

@@ -1,0 +1,85 @@
+"""Losses on scikit-learn's digits: 1797 images of 8 × 8 pixels, embedded in that package."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .base import LossProblem
+
+
+@cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # imports half of SciPy: only where it is used
+
+    data = load_digits()
+    return np.asarray(data.data) / 16, np.asarray(data.target)
+
+
+def digits_data(images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `images` digits (all 1797 if None): inputs in [0, 1], shape (n, 64), and labels.
+
+    !!! example
+        >>> inputs, labels = digits_data(128)
+        >>> inputs.shape, labels[:3].tolist()
+        ((128, 64), [0, 1, 2])
+    """
+    inputs, labels = _digits()
+    if images is not None and not 1 <= images <= len(labels):
+        raise ValueError(f"images = {images} must lie between 1 and {len(labels)}.")
+    return inputs[:images], labels[:images]
+
+
+class CrossEntropy(eqx.Module):
+    """Mean cross-entropy of a tanh network over fixed data; `params` a list of (weight, bias)."""
+
+    inputs: Float[Array, "n features"]
+    labels: Int[Array, " n"]
+
+    def __call__(self, params: PyTree) -> Float[Array, ""]:
+        hidden = self.inputs.astype(params[0][0].dtype)
+        for weight, bias in params[:-1]:
+            hidden = jnp.tanh(hidden @ weight + bias)
+        weight, bias = params[-1]
+        log_probabilities = jax.nn.log_softmax(hidden @ weight + bias)
+        return -jnp.mean(log_probabilities[jnp.arange(len(self.labels)), self.labels])
+
+
+def digits_mlp(
+    hidden: Sequence[int] = (32,), images: int | None = None, seed: int = 0
+) -> tuple[LossProblem, PyTree]:
+    """Cross-entropy of a 64-hidden-10 tanh network on digits, full batch, and its parameters.
+
+    Weights ~ N(0, 1/fan-in), biases 0, drawn by NumPy's generator. `hidden=()` is logistic
+    regression.
+
+    **Returns:** `(problem, params)`, `params` a list of (weight, bias) of the default float type.
+
+    !!! example
+        >>> problem, params = digits_mlp((32,), images=128)
+        >>> [weight.shape for weight, _ in params]
+        [(64, 32), (32, 10)]
+    """
+    rng = np.random.default_rng(seed)
+    sizes = (64, *hidden, 10)
+    params = [
+        (jnp.asarray(rng.standard_normal((n, m)) / np.sqrt(n)), jnp.zeros(m))
+        for n, m in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+    inputs, labels = digits_data(images)
+    return LossProblem(CrossEntropy(jnp.asarray(inputs), jnp.asarray(labels))), params
+
+
+def digits_logistic(images: int | None = None, seed: int = 0) -> tuple[LossProblem, PyTree]:
+    """Multinomial logistic regression on digits: convex. Returns as `digits_mlp`.
+
+    !!! example
+        >>> problem, params = digits_logistic(images=100)
+        >>> params[0][0].shape
+        (64, 10)
+    """
+    return digits_mlp((), images, seed)

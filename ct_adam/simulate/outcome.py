@@ -1,0 +1,63 @@
+"""How a run ended: diffrax's results and those that only a map of optimizers needs."""
+
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
+
+from ..problems import AbstractProblem
+
+
+class OUTCOME(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
+    """Outcomes of `ct.solve`, `ct.run` and `ct.ensemble`; the text says what to change."""
+
+    nonfinite_start = (
+        "The loss or its gradient is not finite at the initial parameters: check the loss there, "
+        "or start elsewhere."
+    )
+    nonfinite_run = (
+        "A parameter, moment or loss became NaN or infinite during the run: lower the learning "
+        "rate, or raise eps."
+    )
+    budget_spent = (
+        "The solver's budget was spent before the last step: raise max_solver_steps, loosen rtol, "
+        "or leave the stiff corner (b1 above b2, v near 0)."
+    )
+    stalled = (
+        "The solver's step shrank to nothing: the loss turns NaN or its gradient jumps there; "
+        "smooth it, raise eps, or lower the learning rate."
+    )
+
+
+def flow_outcome(
+    result: diffrax.RESULTS, start_finite: Bool[Array, ""], end_finite: Bool[Array, ""]
+) -> OUTCOME:
+    """diffrax's result in our words; non-finite numbers are named before what they led to."""
+    outcome = OUTCOME.promote(result)
+    spent = result == diffrax.RESULTS.max_steps_reached
+    outcome = OUTCOME.where(spent, OUTCOME.budget_spent, outcome)
+    stalled = result == diffrax.RESULTS.dt_min_reached
+    outcome = OUTCOME.where(stalled, OUTCOME.stalled, outcome)
+    outcome = OUTCOME.where(end_finite, outcome, OUTCOME.nonfinite_run)
+    return OUTCOME.where(start_finite, outcome, OUTCOME.nonfinite_start)
+
+
+def run_outcome(start_finite: Bool[Array, ""], end_finite: Bool[Array, ""]) -> OUTCOME:
+    """The outcome of discrete steps."""
+    return flow_outcome(
+        diffrax.RESULTS.successful, jnp.asarray(start_finite), jnp.asarray(end_finite)
+    )
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """True where every number of every leaf is finite."""
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
+
+
+def start_is_finite(problem: AbstractProblem, step: Any, params: PyTree) -> Bool[Array, ""]:
+    """Whether the loss (where there is one) and its gradient are finite at the start."""
+    gradient = problem.gradient(problem.seen(step), params)
+    return all_finite((problem.value(params), gradient) if problem.has_value else gradient)

@@ -1,0 +1,249 @@
+"""One trajectory of a flow, integrated by diffrax."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from equinox.internal import nextafter
+from jaxtyping import Array, PyTree
+
+from ..flows import AbstractFlow, as_dynamic
+from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
+from ..problems.base import Loss
+from .controllers import WholeStepBreaks, default_controller
+from .outcome import all_finite, flow_outcome, start_is_finite
+from .trajectory import (
+    Save,
+    Trajectory,
+    check_steps,
+    checked_save_steps,
+    raise_unless_okay,
+    tree_where,
+)
+
+DEFAULT_SAVES = 1001  # steps 0 … 1000
+
+
+def solver_budget(steps: int) -> int:
+    """Default `max_solver_steps`: 60 solver steps an optimizer step were seen in stiff corners."""
+    return 4096 + 100 * steps
+
+
+def solve(
+    flow: AbstractFlow,
+    loss: Loss | AbstractProblem,
+    params: PyTree,
+    steps: int,
+    *,
+    save_steps: Any = None,
+    save: Save | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    controller: diffrax.AbstractStepSizeController | None = None,
+    event: diffrax.Event | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_solver_steps: int | None = None,
+    warm_steps: int = 0,
+    throw: bool = True,
+    dt0: float | None = None,
+) -> Trajectory:
+    """Integrates a flow over `steps` optimizer steps.
+
+    **Arguments:**
+
+    - `flow`: any flow of `ct_adam`.
+    - `loss`: `params -> scalar`, or a problem of `ct.problems`.
+    - `params`: PyTree of floating arrays; its type is the working type of time and state.
+    - `steps`: length of the run in optimizer steps.
+    - `save_steps`: increasing whole steps counted from the start of the run; default every step,
+        or 1001 of them evenly over a longer run.
+    - `save`: `save(step, params, update, loss) -> PyTree`, kept as `.saved` in place of whole
+        parameters and updates; `step` counts as `save_steps` does.
+    - `solver`: default Tsit5. `controller`: default a PI controller in the error scale of
+        EQUATIONS §1; your own is taken as it is (but for the break points of streams).
+    - `event`, `adjoint`: passed to diffrax. Forward-mode derivatives need
+        `adjoint=diffrax.ForwardMode()`.
+    - `rtol`, `atol`: relative error of the moments, and atol + rtol·|θ| for the parameters.
+    - `max_solver_steps`: default 4096 + 100·steps.
+    - `warm_steps`: discrete steps of `flow.optimizer` taken first, not saved. The clock of
+        schedules and streams then starts at `warm_steps`.
+    - `throw`: raise if the run does not reach its end; otherwise see `.result`.
+    - `dt0`: length of the first solver step (needed by constant-step controllers).
+
+    **Returns:** a `Trajectory`.
+
+    **Raises:** `ValueError` for bad input, `RunError` (with `throw`) with what to change.
+
+    !!! example
+        >>> import ct_adam as ct, jax.numpy as jnp
+        >>> traj = ct.solve(ct.AdamFlow(0.01), lambda x: jnp.sum(x**2), jnp.array([1.0]), 50)
+        >>> print(traj.params[-1].round(3), int(traj.steps[-1]))
+        [0.519] 50
+    """
+    if not isinstance(flow, AbstractFlow):
+        raise ValueError(
+            f"solve takes a flow, not {type(flow).__name__}: use run for an optimizer."
+        )
+    check_steps(steps, warm_steps)
+    problem, params = as_problem(loss), as_params(params)
+    check_problem(problem, params, warm_steps + steps + 1 - flow.lag)
+    dtype = working_dtype(params)
+    trajectory = _solve(
+        as_dynamic(flow, dtype),
+        problem,
+        params,
+        jnp.asarray(steps, dtype),
+        jnp.asarray(checked_save_steps(save_steps, steps, DEFAULT_SAVES)),
+        save,
+        diffrax.Tsit5() if solver is None else solver,
+        controller,
+        event,
+        diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        jnp.asarray(rtol, dtype),
+        jnp.asarray(atol, dtype),
+        solver_budget(steps) if max_solver_steps is None else max_solver_steps,
+        warm_steps,
+        None if dt0 is None else jnp.asarray(dt0, dtype),
+    )
+    return raise_unless_okay(trajectory) if throw else trajectory
+
+
+@eqx.filter_jit
+def _solve(
+    flow: AbstractFlow,
+    problem: AbstractProblem,
+    params: PyTree,
+    steps: Array,
+    save_steps: Array,
+    save: Save | None,
+    solver: diffrax.AbstractSolver,
+    controller: diffrax.AbstractStepSizeController | None,
+    event: diffrax.Event | None,
+    adjoint: diffrax.AbstractAdjoint,
+    rtol: Array,
+    atol: Array,
+    max_solver_steps: int,
+    warm_steps: int,
+    dt0: Array | None,
+) -> Trajectory:
+    dtype = steps.dtype
+    state = warm_state(flow, problem, params, warm_steps)
+    t0, t1 = start_time(problem, warm_steps, dtype), warm_steps + steps
+
+    def observe(time: Array, state: PyTree, problem: AbstractProblem) -> PyTree:
+        # A saved time is a whole step, but for the first of a held problem: right after it.
+        step = jnp.round(time)
+        path, value = flow.params(state), problem.value(flow.params(state))
+        update = flow.update(step, state, problem)
+        if save is None:
+            return path, update, value
+        return save(step - warm_steps, path, update, value), value
+
+    times = jnp.maximum(save_steps + warm_steps, t0).astype(dtype)
+    saveat = diffrax.SaveAt(
+        subs=[diffrax.SubSaveAt(ts=times, fn=observe), diffrax.SubSaveAt(t1=True)]
+    )
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(flow.vector_field),  # pyright: ignore[reportArgumentType]
+        solver,
+        t0,
+        t1,
+        dt0,
+        state,
+        problem,
+        saveat=saveat,
+        stepsize_controller=controller_for(flow, problem, controller, rtol, atol, dtype, t1),
+        adjoint=adjoint,
+        event=event,
+        max_steps=max_solver_steps,
+        throw=False,
+    )
+    saved_times, end_time = solution.ts
+    observed, end = solution.ys
+    reached = jnp.isfinite(saved_times)
+    observed = tree_where(reached, observed)
+    end_finite = all_finite(end) & jnp.all(jnp.isfinite(end_time))
+    stats = {
+        **{k: v for k, v in solution.stats.items() if k != "max_steps"},
+        "evaluations": count_evaluations(solver, solution.stats["num_steps"], problem, steps),
+    }
+    outcome = flow_outcome(solution.result, start_is_finite(problem, t0, params), end_finite)
+    if save is None:
+        path, update, values = observed
+        return Trajectory(save_steps, path, update, values, None, outcome, stats)
+    saved, values = observed
+    return Trajectory(save_steps, None, None, values, saved, outcome, stats)
+
+
+def warm_state(
+    flow: AbstractFlow, problem: AbstractProblem, params: PyTree, warm_steps: int
+) -> PyTree:
+    """The flow's state after `warm_steps` discrete steps of its own optimizer."""
+    if not warm_steps:
+        return flow.init(problem, params)
+    optimizer = flow.optimizer
+
+    def step(n: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        return optimizer_step(optimizer, problem, n, *carry)[:2]
+
+    carry = (params, optimizer.init(params))
+    params, state = jax.lax.fori_loop(0, warm_steps, step, carry)
+    return flow.from_optimizer(problem, params, state, warm_steps)
+
+
+def optimizer_step(
+    optimizer: optax.GradientTransformation,
+    problem: AbstractProblem,
+    step: Any,
+    params: PyTree,
+    state: PyTree,
+) -> tuple[PyTree, PyTree, PyTree]:
+    """(θ_{n+1}, optimizer state, Δθ) from θ_n and g_n."""
+    gradient = problem.gradient(step, params)
+    delta, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, delta), state, delta
+
+
+def start_time(problem: AbstractProblem, warm_steps: int, dtype: Any) -> Array:
+    """When the flow starts: for a held problem right after the whole step, where gradient
+    warm_steps + 1 begins to rule; gradient warm_steps has entered through the start."""
+    whole = jnp.asarray(warm_steps, dtype)
+    return nextafter(whole) if problem.held else whole
+
+
+def controller_for(
+    flow: AbstractFlow,
+    problem: AbstractProblem,
+    controller: diffrax.AbstractStepSizeController | None,
+    rtol: Any,
+    atol: Any,
+    dtype: Any,
+    last_step: Any,
+) -> diffrax.AbstractStepSizeController:
+    """The user's controller or the default one, with break points where the problem has them."""
+    if controller is None:
+        controller = default_controller(flow, rtol, atol, dtype, last_step)
+    adaptive = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
+    return WholeStepBreaks(controller) if problem.held and adaptive else controller
+
+
+def count_evaluations(
+    solver: diffrax.AbstractSolver, solver_steps: Any, problem: AbstractProblem, steps: Any
+) -> Any:
+    """Gradients that an explicit Runge–Kutta solver asked for; None for other solvers.
+
+    A first-same-as-last method saves one a step, but for the first step and those after a break.
+    """
+    if not isinstance(solver, diffrax.AbstractERK):
+        return None
+    tableau = solver.tableau
+    stages = np.asarray(tableau.b_sol).size
+    if not tableau.fsal:
+        return solver_steps * stages
+    restarts = steps if problem.held else 1
+    return solver_steps * (stages - 1) + jnp.asarray(restarts, int)

@@ -1,0 +1,133 @@
+"""What a run leaves behind: the same record for a flow and for an optimizer."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .outcome import OUTCOME
+
+if TYPE_CHECKING:
+    import xarray
+
+Save = Callable[[Any, PyTree, PyTree, Array], PyTree]
+UpdateKind = Literal["u", "step"]
+
+
+class Trajectory(eqx.Module):
+    """Parameters, updates and losses at whole steps n counted from the start of the run.
+
+    - `steps`: (n,) whole numbers, as asked for by `save_steps`.
+    - `params`, `update`: PyTrees with a leading axis n; None where `save=` was given. `update[n]`
+        leads from n to n + 1. Entries that the run did not reach are NaN.
+    - `loss`: (n,), NaN for streams.
+    - `saved`: what `save=` returned, with a leading axis n.
+    - `result`: an `OUTCOME`; `OUTCOME[traj.result]` is its text.
+    - `stats`: solver steps and gradient evaluations.
+    - `trust`: None; flows that can doubt themselves fill it.
+    - `update_kind`: `"u"` (before learning rate and decay), or `"step"`: minus the parameter
+        step, where an optimizer's learning rate is not known.
+    """
+
+    steps: Int[Array, " n"]
+    params: PyTree | None
+    update: PyTree | None
+    loss: Float[Array, " n"]
+    saved: PyTree | None
+    result: OUTCOME
+    stats: dict[str, Any]
+    trust: PyTree | None = None
+    update_kind: UpdateKind = eqx.field(static=True, default="u")
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """The trajectory as a labelled dataset over `step`; a variable a leaf, named by its path."""
+        import xarray  # 0.4 s: only where it is asked for
+
+        dataset = xarray.Dataset(
+            {"loss": ("step", np.asarray(self.loss))},
+            coords={"step": ("step", np.asarray(self.steps), _STEP)},
+            attrs={"outcome": outcome_name(self.result)},
+        )
+        labels = {
+            "params": "parameters",
+            "update": "update u" if self.update_kind == "u" else "minus the parameter step",
+            "saved": "observable",
+        }
+        for group, label in labels.items():
+            for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, group)):
+                name = group + jax.tree_util.keystr(path)
+                dims = ["step", *(f"{name}.{axis}" for axis in range(leaf.ndim - 1))]
+                dataset[name] = (dims, np.asarray(leaf), {"long_name": label})
+        return dataset
+
+
+_STEP = {"long_name": "optimizer step since the start of the run", "units": "steps"}
+
+
+def outcome_name(result: OUTCOME) -> str:
+    """The identifier of an outcome, e.g. `"successful"`."""
+    return outcome_names()[int(result._value)]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def outcome_names() -> list[str]:
+    """All outcomes' identifiers, by their number."""
+    members = {
+        int(getattr(OUTCOME, name)._value): name
+        for name in OUTCOME._name_to_item  # pyright: ignore[reportAttributeAccessIssue]
+    }
+    return [members[i] for i in range(len(members))]
+
+
+def check_steps(steps: int, warm_steps: int) -> None:
+    """Raises a `ValueError` unless both count something."""
+    for name, value, least in (("steps", steps, 1), ("warm_steps", warm_steps, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} = {value!r} must be a whole number of at least {least}.")
+
+
+def checked_save_steps(save_steps: Any, steps: int, most: int | None = None) -> np.ndarray:
+    """`save_steps` as sorted whole numbers in [0, steps]; every step by default, at most `most`."""
+    if save_steps is None:
+        if most is None or steps + 1 <= most:
+            return np.arange(steps + 1)
+        return np.unique(np.linspace(0, steps, most).round().astype(int))
+    array = np.asarray(save_steps)
+    if array.ndim != 1 or array.size == 0 or not np.array_equal(array, np.floor(array)):
+        raise ValueError("save_steps must be a list of whole numbers.")
+    if array.min() < 0 or array.max() > steps:
+        raise ValueError(
+            f"save_steps reach from {array.min():g} to {array.max():g}: they must lie in 0 … {steps}."
+        )
+    if np.any(np.diff(array) <= 0):
+        raise ValueError("save_steps must increase strictly: sort them and drop repetitions.")
+    return array.astype(int)
+
+
+def tree_where(mask: Array, tree: PyTree) -> PyTree:
+    """The leaves where `mask` (n,) holds along their first axis, NaN elsewhere (ints untouched)."""
+
+    def leaf(x: Array) -> Array:
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            return x
+        return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), x, jnp.nan)
+
+    return jax.tree.map(leaf, tree)
+
+
+class RunError(RuntimeError):
+    """A run that did not end as it should, with the outcome's text as its message."""
+
+
+def raise_unless_okay(trajectory: Trajectory) -> Trajectory:
+    """`trajectory`, or a `RunError` with the outcome's text (an equinox error under a trace)."""
+    okay = (trajectory.result == OUTCOME.successful) | (trajectory.result == OUTCOME.event_occurred)
+    if isinstance(okay, jax.core.Tracer):
+        result = trajectory.result
+        return result.error_if(trajectory, ~okay)  # pyright: ignore[reportAttributeAccessIssue]
+    if not bool(okay):
+        raise RunError(OUTCOME[trajectory.result])
+    return trajectory

@@ -1,0 +1,52 @@
+"""What a stored result says of its making."""
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def provenance(config: Any, seconds: float) -> dict[str, str | float]:
+    """Attributes of a dataset: configuration (JSON), versions, device, git hash, command, time."""
+    import jax
+
+    return {
+        "config": json.dumps(asdict(config), default=str),
+        "versions": json.dumps({name: _version(name) for name in _PACKAGES}),
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+        "git": git_hash(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "wall_seconds": round(seconds, 2),
+    }
+
+
+_PACKAGES = ("ct-adam", "jax", "diffrax", "equinox", "optax", "numpy", "xarray", "zarr")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def git_hash() -> str:
+    """The checkout's commit, with "+changes" where the tree differs; "none" outside of git."""
+    root = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "--short", "HEAD") + changed
+    except (OSError, subprocess.SubprocessError):
+        return "none"

@@ -1,0 +1,66 @@
+"""Labelled results on disk."""
+
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray
+
+MARK = "ct_adam"
+
+
+def writable_folder(path: str | Path) -> Path:
+    """`path` as an existing folder that can be written to, or an `OSError` of one sentence.
+
+    To be called before long work, so that nothing is lost to a folder that refuses it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {folder} ({error.strerror}): name another folder with --out."
+        ) from None
+    return folder
+
+
+def check_replaceable(store: Path) -> None:
+    """Raises a `ValueError` unless `store` is free, or holds a result of this program."""
+    if not store.exists():
+        return
+    if not (store / f".{MARK}").exists():
+        raise ValueError(
+            f"{store} exists and was not written by this program: move it, or name another --out."
+        )
+
+
+def write_tree(tree: "xarray.DataTree", store: Path) -> None:
+    """Writes `tree` to a zarr store, whole or not at all: an older result stays until then."""
+    check_replaceable(store)
+    partial = store.with_name(f".{store.name}.{os.getpid()}")
+    try:
+        with warnings.catch_warnings():
+            # zarr warns that fixed-width strings and consolidated metadata are not yet in its
+            # specification; the store is read back by the library that wrote it.
+            warnings.simplefilter("ignore")
+            tree.to_zarr(partial, mode="w", consolidated=False)
+        (partial / f".{MARK}").touch()
+        if store.exists():
+            shutil.rmtree(store)
+        partial.rename(store)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_tree(store: str | Path) -> "xarray.DataTree":
+    """The labelled result in `store`, loaded."""
+    import xarray
+
+    with xarray.open_datatree(store, engine="zarr", consolidated=False) as tree:
+        return tree.load()

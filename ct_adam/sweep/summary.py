@@ -1,0 +1,79 @@
+"""A region map in words: where measurement and theory agree, and the worst cells."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def panel_summary(panel: "xarray.Dataset") -> dict[str, dict[str, float]]:
+    """Numbers of one panel, by side.
+
+    - `answered`, `unstable`: fractions of all cells, and of the answered ones.
+    - `agreement`: fraction of answered cells whose side of the theory's boundary is the measured
+      one; `farthest`: the largest distance in b2 of a cell that disagrees.
+    - `b1`, `b2`, `max_update`: the worst answered cell. `bound_ratio`: largest measured update
+      over what theory allows.
+    """
+    summary = {}
+    for side in panel.side.values:
+        cell = panel.sel(side=side)
+        answered = cell.answered.values
+        if not answered.any():
+            summary[str(side)] = {"answered": 0.0}
+            continue
+        signed = cell.boundary.values[:, None] - cell.b2.values[None, :]
+        differs = answered & (cell.unstable.values != (signed > 0))
+        ratio = np.where(answered, np.log(cell.max_update.values) - cell.log_bound.values, -np.inf)
+        size = np.where(answered, cell.max_update.values, -np.inf)
+        i, j = np.unravel_index(np.argmax(size), size.shape)
+        summary[str(side)] = {
+            "answered": float(answered.mean()),
+            "unstable": float(cell.unstable.values[answered].mean()),
+            "agreement": 1 - float(differs.sum() / answered.sum()),
+            "farthest": float(np.abs(signed[differs]).max()) if differs.any() else 0.0,
+            "b1": float(cell.b1[i]),
+            "b2": float(cell.b2[j]),
+            "max_update": float(size[i, j]),
+            "bound_ratio": float(np.exp(ratio.max())),
+        }
+    return summary
+
+
+def sides_agreement(panel: "xarray.Dataset") -> float:
+    """Fraction of the cells that both sides answered on which they say the same."""
+    both = panel.answered.all("side").values
+    same = (panel.unstable.isel(side=0) == panel.unstable.isel(side=1)).values
+    return float(same[both].mean()) if both.any() else float("nan")
+
+
+def describe(tree: "xarray.DataTree") -> str:
+    """The summary as a table of plain text, a row a panel and side."""
+    head = (
+        f"{'problem':<46}{'side':<11}{'answered':>9}{'unstable':>9}{'theory':>8}"
+        f"{'off by':>8}{'max |u|':>10}  {'at b1, b2':<14}{'|u|/bound':>9}"
+    )
+    lines = [head, "-" * len(head)]
+    for name, node in tree.children.items():
+        panel = node.to_dataset()
+        title = f"{panel.attrs['title']}, {panel.attrs['steps']} steps"
+        for side, row in panel_summary(panel).items():
+            if row["answered"] == 0:
+                lines.append(f"{title:<46}{side:<11}{'0 %':>9}  no cell has an answer")
+                continue
+            compares = name in ("worst_case", "vanishing")
+            lines.append(
+                f"{title:<46}{side:<11}{row['answered']:>8.1%} {row['unstable']:>8.1%}"
+                + (f"{row['agreement']:>8.2%}{row['farthest']:>8.4f}" if compares else f"{'':>16}")
+                + f"{row['max_update']:>10.3g}  {row['b1']:.3f}, {row['b2']:.3f}"
+                + f"{row['bound_ratio']:>12.4f}"
+            )
+            title = ""
+        lines.append(f"{'':<46}flow and optimizer agree on {sides_agreement(panel):.2%} of cells")
+    lines.append(
+        "theory: share of cells on the side of the boundary that was measured; off by: the largest "
+        "distance\nin b2 of a cell that is not. Losses are bounded, not predicted, by theory."
+    )
+    return "\n".join(lines)

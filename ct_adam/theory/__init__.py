@@ -1,0 +1,10 @@
+"""Closed forms and diagnostics, one module a topic of EQUATIONS.md."""
+
+from . import stability as stability
+from .stability import growth_rate as growth_rate
+from .stability import level_curve as level_curve
+from .stability import normal_curve as normal_curve
+from .stability import stability_boundary as stability_boundary
+from .stability import stability_coefficient as stability_coefficient
+from .stability import update_bound as update_bound
+from .stability import worst_case_gradients as worst_case_gradients
