@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 Rates = Literal["log", "lag", "euler"]
@@ -68,7 +69,7 @@ def check_hyperparameters(values: dict[str, Any], *, traced: bool = False, where
     finite and not negative. Values that cannot be looked at (tracers, schedules) are left out.
     """
     for name, value in values.items():
-        if callable(value) or isinstance(value, jax.core.Tracer):
+        if callable(value) or isinstance(value, Tracer):
             continue
         number = _as_number(name, value)
         is_decay = name.startswith(("b1", "b2", "momentum"))

@@ -35,7 +35,7 @@ def region(
         tree = sweep.region(config, progress)
     sweep.write_tree(tree, store)
     figure = plotting.region_figure(tree)
-    paths = plotting.save_figure(figure, folder / "region", dict(tree.attrs))
+    paths = plotting.save_figure(figure, folder / "region", tree.attrs)
     print(sweep.describe(tree))
     print(f"\nWrote {store}, {', '.join(str(path) for path in paths)} in {_seconds(tree)} s.")
 

@@ -105,6 +105,14 @@ class Observer(diffrax.AbstractAdaptiveStepSizeController):
     flow: AbstractFlow
     settings: Settings
 
+    def __init__(
+        self,
+        controller: diffrax.AbstractStepSizeController,
+        flow: AbstractFlow,
+        settings: Settings,
+    ):
+        self.controller, self.flow, self.settings = controller, flow, settings
+
     @property
     def rtol(self) -> Any:
         return self.settings.rtol

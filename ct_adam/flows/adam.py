@@ -62,7 +62,7 @@ class AbstractAdamFlow(AbstractFlow):
     start: eqx.AbstractVar[Start]
 
     @property
-    def lag(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def lag(self) -> int:
         return 0 if self.start == "first_step" else 1
 
     @property
@@ -215,7 +215,7 @@ class AdamFlow(AbstractAdamFlow):
     **Arguments:**
 
     - `learning_rate`: η, a number or a schedule evaluated at the step s.
-    - `b1`, `b2`: first- and second-moment decays per step in [0, 1). A Python 0 removes that moment.
+    - `b1`, `b2`: first- and second-moment decays per step in [0, 1). A Python 0 removes one.
     - `eps`, `eps_root`: added outside and inside the root. With both 0, u = 0 wherever v = 0.
     - `weight_decay`: λ; `decay="decoupled"` (AdamW) or `"l2"` (g + λθ in both moments).
     - `rates`: `"log"` (a = -ln b1), `"lag"` ((1-b1)/b1, the paper's) or `"euler"` (1-b1).
@@ -318,8 +318,8 @@ def stage_states(optimizer_state: PyTree, stages: int) -> list[StageState]:
     ]
     if len(found) != stages:
         raise ValueError(
-            f"The optimizer state holds {len(found)} stages of moments, the flow has {stages}: hand "
-            "over the state of flow.optimizer (or of optax.adam for one stage)."
+            f"The optimizer state holds {len(found)} stages of moments, the flow has {stages}: "
+            "hand over the state of flow.optimizer (or of optax.adam for one stage)."
         )
     return found
 

@@ -20,8 +20,10 @@ class AbstractFlow(eqx.Module):
     `vector_field(step, state, loss)` is what `diffrax.ODETerm` wants, with the loss as `args`.
     """
 
-    lag: eqx.AbstractVar[int]
-    """How many steps the moments lag behind the gradient: 1 for starts "zero" and "paper"."""
+    @property
+    @abc.abstractmethod
+    def lag(self) -> int:
+        """How many steps the moments lag behind the gradient: 1 for starts "zero", "paper"."""
 
     @abc.abstractmethod
     def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:

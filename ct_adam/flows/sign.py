@@ -33,7 +33,6 @@ class SignFlow(AbstractFlow):
     learning_rate: Scalar | Schedule
     eps: Scalar
     weight_decay: Scalar
-    lag = 0
 
     def __init__(
         self, learning_rate: Scalar | Schedule, eps: Scalar = 1e-3, weight_decay: Scalar = 0.0
@@ -41,6 +40,10 @@ class SignFlow(AbstractFlow):
         self.learning_rate, self.eps, self.weight_decay = learning_rate, eps, weight_decay
         named = {"learning_rate": learning_rate, "eps": eps, "weight_decay": weight_decay}
         check_hyperparameters(named)
+
+    @property
+    def lag(self) -> int:
+        return 0
 
     def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
         del loss

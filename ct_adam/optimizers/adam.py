@@ -122,11 +122,11 @@ def adam_prox(
 def _proximal_step(
     learning_rate: Scalar | Schedule, weight_decay: Scalar
 ) -> optax.GradientTransformation:
-    def init(params: PyTree) -> optax.ScaleByScheduleState:
+    def init(params: PyTree) -> Any:
         del params
         return optax.ScaleByScheduleState(count=jax.numpy.zeros([], jax.numpy.int32))
 
-    def update(updates: PyTree, state: optax.ScaleByScheduleState, params: PyTree | None = None):
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         if params is None:
             raise ValueError("adam_prox needs the parameters: call update(grads, state, params).")
         eta = learning_rate_at(learning_rate, state.count)

@@ -59,20 +59,20 @@ def scale_by_stage(
     The hats divide by 1 - bⁿ. Source: EQUATIONS §1 and §4 (one stage of k-Adam).
     """
 
-    def init(params: PyTree) -> StageState:
+    def init(params: PyTree) -> Any:
         def zeros(b: Scalar) -> PyTree | None:
             return None if is_removed(b) else jax.tree.map(jnp.zeros_like, params)
 
         return StageState(jnp.zeros([], jnp.int32), zeros(b1), zeros(b2))
 
-    def update(updates: PyTree, state: StageState, params: PyTree | None = None):
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         del params
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         m = averaged(b1, state.m, updates)
         v = averaged(b2, state.v, jax.tree.map(jnp.square, updates))
 
         def corrected(b: Scalar, moment: Leaf) -> Leaf:
-            return moment / (1 - b**count).astype(moment.dtype)
+            return moment / jnp.asarray(1 - b**count, moment.dtype)
 
         def leaf(g: Leaf, m_leaf: Leaf | None, v_leaf: Leaf | None) -> Leaf:
             m_hat = g if m_leaf is None else corrected(b1, m_leaf)

@@ -69,7 +69,7 @@ def _panel(axis: "Axes", cells: "xarray.Dataset", norm: Any) -> Any:
     answered = cells.answered.values
     size = np.where(answered, np.clip(cells.max_update.values, None, 10 * _LARGEST), np.nan)
     axis.set_facecolor("0.8")  # what shows through where no cell has an answer
-    colours = cm.lapaz_r
+    colours = cm.lapaz_r  # pyright: ignore[reportAttributeAccessIssue]
     mesh = axis.pcolormesh(x, y, size.T, norm=norm, cmap=colours, rasterized=True)
     _outline(axis, x, y, cells.unstable.values)
     axis.plot(*DEFAULT_PAIR, "*", color=OKABE_ITO["orange"], mec="k", mew=0.5, ms=8, clip_on=False)

@@ -28,14 +28,14 @@ COLUMN, PAGE = 3.4, 7.0
 
 def style() -> AbstractContextManager[None]:
     """The style sheet, as a context for the making of a figure."""
-    import matplotlib as mpl
+    from matplotlib import style as styles
 
-    return mpl.style.context(Path(__file__).with_name("ct_adam.mplstyle"))
+    return styles.context(Path(__file__).with_name("ct_adam.mplstyle"))
 
 
-def save_figure(figure: "Figure", base: Path, about: dict[str, Any]) -> list[Path]:
+def save_figure(figure: "Figure", base: Path, about: Mapping[Any, Any]) -> list[Path]:
     """Writes `base`.png and `base`.pdf with `about` in their metadata; returns the paths."""
-    description = json.dumps(about, default=str)
+    description = json.dumps(dict(about), default=str)
     paths = [base.with_suffix(".png"), base.with_suffix(".pdf")]
     with style():
         figure.savefig(paths[0], metadata={"Description": description})

@@ -2,12 +2,13 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from equinox import AbstractClassVar
 from jaxtyping import Array, Float, PyTree
 
 Loss = Callable[[PyTree], Array]
@@ -21,8 +22,8 @@ class AbstractProblem(eqx.Module):
     parameters and perhaps of continuous time.
     """
 
-    held: eqx.AbstractClassVar[bool]
-    has_value: eqx.AbstractClassVar[bool]
+    held: AbstractClassVar[bool]
+    has_value: AbstractClassVar[bool]
 
     @abc.abstractmethod
     def value(self, params: PyTree) -> Float[Array, ""]:
@@ -61,8 +62,8 @@ class LossProblem(AbstractProblem):
     """
 
     loss: Loss
-    held = False
-    has_value = True
+    held: ClassVar[bool] = False
+    has_value: ClassVar[bool] = True
 
     def value(self, params: PyTree) -> Float[Array, ""]:
         return self.loss(params)
@@ -82,13 +83,13 @@ def as_problem(loss: Loss | AbstractProblem) -> AbstractProblem:
         return loss
     if not callable(loss):
         raise ValueError(
-            f"loss = {loss!r} is not a function params -> scalar: give one, or a ct.problems problem."
+            f"loss = {loss!r} is no function params -> scalar: give one, or a ct.problems problem."
         )
     return LossProblem(loss)
 
 
 def as_params(params: PyTree) -> PyTree:
-    """`params` with array leaves; `ValueError` unless all are floating and there is one at least."""
+    """`params` with array leaves; `ValueError` unless there are some and all are floating."""
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise ValueError("params has no leaves: give a PyTree with one floating array at least.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -16,8 +17,8 @@ from .base import LossProblem
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits  # imports half of SciPy: only where it is used
 
-    data = load_digits()
-    return np.asarray(data.data) / 16, np.asarray(data.target)
+    inputs, labels = load_digits(return_X_y=True)
+    return np.asarray(inputs) / 16, np.asarray(labels)
 
 
 def digits_data(images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +69,7 @@ def digits_mlp(
     sizes = (64, *hidden, 10)
     params = [
         (jnp.asarray(rng.standard_normal((n, m)) / np.sqrt(n)), jnp.zeros(m))
-        for n, m in zip(sizes[:-1], sizes[1:], strict=True)
+        for n, m in pairwise(sizes)
     ]
     inputs, labels = digits_data(images)
     return LossProblem(CrossEntropy(jnp.asarray(inputs), jnp.asarray(labels))), params

@@ -1,7 +1,7 @@
 """Gradient streams: what the optimizer sees is given, whatever the parameters are."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,8 @@ class GradientStream(AbstractProblem):
     """
 
     gradients: PyTree
-    held = True
-    has_value = False
+    held: ClassVar[bool] = True
+    has_value: ClassVar[bool] = False
 
     def __init__(self, gradients: PyTree):
         gradients = jax.tree.map(jnp.asarray, gradients)
@@ -70,8 +70,8 @@ class ContinuousStream(AbstractProblem):
     """
 
     gradient_at: Callable[[Any], PyTree]
-    held = False
-    has_value = False
+    held: ClassVar[bool] = False
+    has_value: ClassVar[bool] = False
 
     def value(self, params: PyTree) -> Float[Array, ""]:
         return jnp.array(jnp.nan, jnp.result_type(*jax.tree.leaves(params)))

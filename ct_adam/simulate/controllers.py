@@ -34,6 +34,15 @@ class ErrorScale(diffrax.AbstractAdaptiveStepSizeController):
     rtol: Any
     atol: Any
 
+    def __init__(
+        self,
+        controller: diffrax.PIDController,
+        scale: Callable[[PyTree, Any, Any], PyTree],
+        rtol: Any,
+        atol: Any,
+    ):
+        self.controller, self.scale, self.rtol, self.atol = controller, scale, rtol, atol
+
     @property
     def norm(self) -> Callable[[PyTree], Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.controller.norm
@@ -73,6 +82,9 @@ class WholeStepBreaks(diffrax.AbstractAdaptiveStepSizeController):
 
     controller: diffrax.AbstractAdaptiveStepSizeController
 
+    def __init__(self, controller: diffrax.AbstractAdaptiveStepSizeController):
+        self.controller = controller
+
     @property
     def rtol(self) -> Any:
         return self.controller.rtol
@@ -86,7 +98,7 @@ class WholeStepBreaks(diffrax.AbstractAdaptiveStepSizeController):
         return self.controller.norm
 
     def wrap(self, direction: Any) -> "WholeStepBreaks":
-        return WholeStepBreaks(self.controller.wrap(direction))
+        return eqx.tree_at(lambda s: s.controller, self, self.controller.wrap(direction))
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         t1, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)

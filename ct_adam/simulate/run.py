@@ -72,8 +72,17 @@ def run(
         )
     save_at = checked_save_steps(save_steps, steps)
     gaps = np.diff(save_at, prepend=-1) - 1
-    sparse = bool(np.any(gaps))
-    return _run(method, problem, params, save_at, gaps, sparse, save, warm_steps, rule)
+    return _run(
+        method,
+        problem,
+        params,
+        jnp.asarray(save_at),
+        jnp.asarray(gaps),
+        bool(np.any(gaps)),
+        save,
+        warm_steps,
+        rule,
+    )
 
 
 @eqx.filter_jit

@@ -83,7 +83,7 @@ def solve(
         >>> import ct_adam as ct, jax.numpy as jnp
         >>> traj = ct.solve(ct.AdamFlow(0.01), lambda x: jnp.sum(x**2), jnp.array([1.0]), 50)
         >>> print(traj.params[-1].round(3), int(traj.steps[-1]))
-        [0.519] 50
+        [0.538] 50
     """
     if not isinstance(flow, AbstractFlow):
         raise ValueError(
@@ -163,6 +163,8 @@ def _solve(
         max_steps=max_solver_steps,
         throw=False,
     )
+    assert solution.ts is not None
+    assert solution.ys is not None
     saved_times, end_time = solution.ts
     observed, end = solution.ys
     reached = jnp.isfinite(saved_times)
@@ -241,7 +243,7 @@ def count_evaluations(
     """
     if not isinstance(solver, diffrax.AbstractERK):
         return None
-    tableau = solver.tableau
+    tableau: Any = solver.tableau
     stages = np.asarray(tableau.b_sol).size
     if not tableau.fsal:
         return solver_steps * stages

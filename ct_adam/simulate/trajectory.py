@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from .outcome import OUTCOME
@@ -44,7 +45,7 @@ class Trajectory(eqx.Module):
     update_kind: UpdateKind = eqx.field(static=True, default="u")
 
     def to_xarray(self) -> "xarray.Dataset":
-        """The trajectory as a labelled dataset over `step`; a variable a leaf, named by its path."""
+        """The trajectory as a dataset over `step`, one variable a leaf, named by its path."""
         import xarray  # 0.4 s: only where it is asked for
 
         dataset = xarray.Dataset(
@@ -100,7 +101,8 @@ def checked_save_steps(save_steps: Any, steps: int, most: int | None = None) -> 
         raise ValueError("save_steps must be a list of whole numbers.")
     if array.min() < 0 or array.max() > steps:
         raise ValueError(
-            f"save_steps reach from {array.min():g} to {array.max():g}: they must lie in 0 … {steps}."
+            f"save_steps reach from {array.min():g} to {array.max():g}: "
+            f"they must lie in 0 … {steps}."
         )
     if np.any(np.diff(array) <= 0):
         raise ValueError("save_steps must increase strictly: sort them and drop repetitions.")
@@ -125,7 +127,7 @@ class RunError(RuntimeError):
 def raise_unless_okay(trajectory: Trajectory) -> Trajectory:
     """`trajectory`, or a `RunError` with the outcome's text (an equinox error under a trace)."""
     okay = (trajectory.result == OUTCOME.successful) | (trajectory.result == OUTCOME.event_occurred)
-    if isinstance(okay, jax.core.Tracer):
+    if isinstance(okay, Tracer):
         result = trajectory.result
         return result.error_if(trajectory, ~okay)  # pyright: ignore[reportAttributeAccessIssue]
     if not bool(okay):

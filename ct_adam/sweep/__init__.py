@@ -1,7 +1,7 @@
 """Maps over hyperparameters, labelled and on disk."""
 
-from .region import SIDES as SIDES
 from .region import PANELS as PANELS
+from .region import SIDES as SIDES
 from .region import SIZES as SIZES
 from .region import RegionConfig as RegionConfig
 from .region import region as region
@@ -10,5 +10,5 @@ from .store import read_tree as read_tree
 from .store import writable_folder as writable_folder
 from .store import write_tree as write_tree
 from .summary import describe as describe
-from .summary import sides_agreement as sides_agreement
 from .summary import panel_summary as panel_summary
+from .summary import sides_agreement as sides_agreement
