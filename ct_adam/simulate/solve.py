@@ -169,16 +169,17 @@ def _solve(
     observed, end = solution.ys
     reached = jnp.isfinite(saved_times)
     observed = tree_where(reached, observed)
+    saved, values = (observed[:2], observed[2]) if save is None else observed
     end_finite = all_finite(end) & jnp.all(jnp.isfinite(end_time))
+    if problem.has_value:
+        end_finite = end_finite & jnp.all(jnp.isfinite(values) | ~reached)
     stats = {
         **{k: v for k, v in solution.stats.items() if k != "max_steps"},
         "evaluations": count_evaluations(solver, solution.stats["num_steps"], problem, steps),
     }
     outcome = flow_outcome(solution.result, start_is_finite(problem, t0, params), end_finite)
     if save is None:
-        path, update, values = observed
-        return Trajectory(save_steps, path, update, values, None, outcome, stats)
-    saved, values = observed
+        return Trajectory(save_steps, *saved, values, None, outcome, stats)
     return Trajectory(save_steps, None, None, values, saved, outcome, stats)
 
 

@@ -15,6 +15,7 @@ def provenance(config: Any, seconds: float) -> dict[str, str | float]:
     import jax
 
     return {
+        "program": PROGRAM,
         "config": json.dumps(asdict(config), default=str),
         "versions": json.dumps({name: _version(name) for name in _PACKAGES}),
         "python": platform.python_version(),
@@ -25,6 +26,7 @@ def provenance(config: Any, seconds: float) -> dict[str, str | float]:
     }
 
 
+PROGRAM = "ct_adam"
 _PACKAGES = ("ct-adam", "jax", "diffrax", "equinox", "optax", "numpy", "xarray", "zarr")
 
 

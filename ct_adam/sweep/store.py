@@ -1,5 +1,6 @@
 """Labelled results on disk."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -7,10 +8,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .provenance import PROGRAM
+
 if TYPE_CHECKING:
     import xarray
-
-MARK = "ct_adam"
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -34,10 +35,19 @@ def check_replaceable(store: Path) -> None:
     """Raises a `ValueError` unless `store` is free, or holds a result of this program."""
     if not store.exists():
         return
-    if not (store / f".{MARK}").exists():
+    if not _is_ours(store):
         raise ValueError(
             f"{store} exists and was not written by this program: move it, or name another --out."
         )
+
+
+def _is_ours(store: Path) -> bool:
+    """Whether the store's root says which program wrote it."""
+    try:
+        root = json.loads((store / "zarr.json").read_text())
+        return root["attributes"]["program"] == PROGRAM
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def write_tree(tree: "xarray.DataTree", store: Path) -> None:
@@ -50,7 +60,6 @@ def write_tree(tree: "xarray.DataTree", store: Path) -> None:
             # specification; the store is read back by the library that wrote it.
             warnings.simplefilter("ignore")
             tree.to_zarr(partial, mode="w", consolidated=False)
-        (partial / f".{MARK}").touch()
         if store.exists():
             shutil.rmtree(store)
         partial.rename(store)
