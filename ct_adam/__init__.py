@@ -1,5 +1,6 @@
 """The laboratory for optimizers as differential equations."""
 
+from . import decays as decays
 from . import flows as flows
 from . import optimizers as optimizers
 from . import problems as problems

@@ -29,8 +29,12 @@ DEFAULT_SAVES = 1001  # steps 0 … 1000
 
 
 def solver_budget(steps: int) -> int:
-    """Default `max_solver_steps`: 60 solver steps an optimizer step were seen in stiff corners."""
-    return 4096 + 100 * steps
+    """Default `max_solver_steps`: 60 solver steps an optimizer step were seen in stiff corners.
+
+    diffrax compiles the budget in: rounded up to a power of two, runs of like length share one
+    program.
+    """
+    return 2 ** (4096 + 100 * steps).bit_length()
 
 
 def solve(
@@ -69,7 +73,7 @@ def solve(
     - `event`, `adjoint`: passed to diffrax. Forward-mode derivatives need
         `adjoint=diffrax.ForwardMode()`.
     - `rtol`, `atol`: relative error of the moments, and atol + rtol·|θ| for the parameters.
-    - `max_solver_steps`: default 4096 + 100·steps.
+    - `max_solver_steps`: default above 4096 + 100·steps.
     - `warm_steps`: discrete steps of `flow.optimizer` taken first, not saved. The clock of
         schedules and streams then starts at `warm_steps`.
     - `throw`: raise if the run does not reach its end; otherwise see `.result`.
@@ -169,7 +173,9 @@ def _solve(
     observed, end = solution.ys
     reached = jnp.isfinite(saved_times)
     observed = tree_where(reached, observed)
-    saved, values = (observed[:2], observed[2]) if save is None else observed
+    (path, update, values), saved = (
+        (observed, None) if save is None else ((None, None, observed[1]), observed[0])
+    )
     end_finite = all_finite(end) & jnp.all(jnp.isfinite(end_time))
     if problem.has_value:
         end_finite = end_finite & jnp.all(jnp.isfinite(values) | ~reached)
@@ -178,9 +184,7 @@ def _solve(
         "evaluations": count_evaluations(solver, solution.stats["num_steps"], problem, steps),
     }
     outcome = flow_outcome(solution.result, start_is_finite(problem, t0, params), end_finite)
-    if save is None:
-        return Trajectory(save_steps, *saved, values, None, outcome, stats)
-    return Trajectory(save_steps, None, None, values, saved, outcome, stats)
+    return Trajectory(save_steps, path, update, values, saved, outcome, stats)
 
 
 def warm_state(
