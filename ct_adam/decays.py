@@ -4,7 +4,7 @@ Notation of EQUATIONS §0 and §1: `b` is a decay per optimizer step, its *rate*
 m' = a (g - m)) is what the flow relaxes with, also per step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import equinox as eqx
@@ -62,35 +62,42 @@ def rate(b: Scalar, kind: Rates = "log") -> Float[Array, "..."]:
     return 1 - b if kind == "euler" else (1 - b) / b
 
 
-def check_hyperparameters(values: dict[str, Any], *, traced: bool = False, where: str = "") -> None:
+def check_hyperparameters(values: Mapping[str, Any]) -> None:
     """Raises a `ValueError` at the first hyperparameter outside its range, in one sentence.
 
-    Decays lie in [0, 1) (in (0, 1) if `traced`: arrays cannot remove a moment), all others are
-    finite and not negative. Values that cannot be looked at (tracers, schedules) are left out.
+    Decays lie in [0, 1), or in (0, 1) where they are arrays, which cannot remove a moment; all
+    others are finite and not negative. Schedules and tracers cannot be looked at and are left out.
     """
     for name, value in values.items():
         if callable(value) or isinstance(value, Tracer):
             continue
-        number = _as_number(name, value)
-        is_decay = name.startswith(("b1", "b2", "momentum"))
-        low_ok = (
-            number > 0 if is_decay and (traced or isinstance(value, jax.Array)) else number >= 0
-        )
-        if not (np.isfinite(number) and low_ok and (number < 1 or not is_decay)):
-            wanted = "in [0, 1)" if is_decay else "finite and not negative"
-            if is_decay and number == 0:
-                wanted = "in (0, 1): only a Python 0 removes a moment"
-            raise ValueError(f"{where}{name} = {number:g} must be {wanted}.")
+        try:
+            number = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} = {value!r} is not a number.") from None
+        if number.ndim:
+            raise ValueError(f"{name} has shape {number.shape}: give one number.")
+        if not in_range(name, number, isinstance(value, jax.Array)):
+            raise ValueError(out_of_range(name, number))
 
 
-def _as_number(name: str, value: Any) -> float:
-    try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} = {value!r} is not a number.") from None
-    if array.ndim:
-        raise ValueError(f"{name} has shape {array.shape}: give one number.")
-    return float(array)
+def in_range(name: str, values: np.ndarray, arrays: bool) -> np.ndarray:
+    """Where the values of a hyperparameter make sense; `arrays`: whether they came as arrays."""
+    low = (values > 0) if arrays and _is_decay(name) else (values >= 0)
+    return low & np.isfinite(values) & ((values < 1) | (not _is_decay(name)))
+
+
+def out_of_range(name: str, value: Any) -> str:
+    """The sentence for a value that is not."""
+    if not _is_decay(name):
+        return f"{name} = {value:g} must be finite and not negative."
+    if value == 0:
+        return f"{name} = 0 must be in (0, 1): only a Python 0 removes a moment, no array does."
+    return f"{name} = {value:g} must be in [0, 1)."
+
+
+def _is_decay(name: str) -> bool:
+    return name.startswith(("b1", "b2", "momentum"))
 
 
 class Hyperparameters(eqx.Module):
@@ -108,8 +115,20 @@ class Hyperparameters(eqx.Module):
     eps_root: Scalar
     decay: Decay = eqx.field(static=True)
 
-    def __check_init__(self) -> None:
-        choice("decay", self.decay, ("decoupled", "l2"))
+    def __init__(
+        self,
+        learning_rate: Scalar | Schedule,
+        b1: Scalar | tuple[Scalar, ...],
+        b2: Scalar | tuple[Scalar, ...],
+        eps: Scalar,
+        weight_decay: Scalar,
+        eps_root: Scalar,
+        decay: Decay,
+    ):
+        self.learning_rate, self.eps, self.eps_root = learning_rate, eps, eps_root
+        self.weight_decay, self.decay = weight_decay, decay
+        self.b1, self.b2 = (tuple(b) if isinstance(b, tuple | list) else (b,) for b in (b1, b2))
+        choice("decay", decay, ("decoupled", "l2"))
         if len(self.b1) != len(self.b2) or not self.b1:
             raise ValueError(
                 f"b1 has {len(self.b1)} and b2 {len(self.b2)} decays: give one of each a stage."

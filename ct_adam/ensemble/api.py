@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
-from ..decays import check_hyperparameters, choice
+from ..decays import choice, in_range, out_of_range
 from ..flows import AbstractFlow
 from ..optimizers import Optimizer
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
@@ -156,31 +156,17 @@ def _check_lanes(
         problem, start, method = _resolve(make, loss, params, lane)
         ahead = 1 - method.lag if isinstance(method, AbstractFlow) else 0
         check_problem(problem, start, gradients + ahead)
-        return {k: jnp.asarray(v) for k, v in hyperparameters_of_method(method).items()}
+        # Python numbers were checked when the method was made.
+        named = hyperparameters_of_method(method)
+        return {name: value for name, value in named.items() if isinstance(value, jax.Array)}
 
     named = jax.jit(lambda stacked: jax.lax.map(look, stacked))(columns)
-    static = _static_zeros(make, columns)
-    for name, values in named.items():
-        low = 0 if name in static else np.nextafter(0, 1)
-        decay = name.startswith(("b1", "b2", "momentum"))
-        values = np.asarray(values)
-        bad = ~(np.isfinite(values) & (values >= (low if decay else 0)) & ~(decay & (values >= 1)))
-        if np.any(bad):
-            i = int(np.argmax(bad))
-            value = jnp.asarray(values[i]) if decay else float(values[i])
-            check_hyperparameters({name: value}, where=f"lane {i}: ")
-
-
-def _static_zeros(make: Callable[..., Any], columns: dict[str, np.ndarray]) -> set[str]:
-    """The decays that `make` itself sets to a Python 0: moments that it removes on purpose."""
-    removed: set[str] = set()
-
-    def look(lane: dict[str, Any]) -> None:
-        named = hyperparameters_of_method(as_case(make(**lane)).method)
-        removed.update(k for k, v in named.items() if isinstance(v, int | float) and v == 0)
-
-    jax.eval_shape(look, {name: column[0] for name, column in columns.items()})
-    return removed
+    for name, column in named.items():
+        values = np.asarray(column)
+        fine = in_range(name, values, arrays=True)
+        if not np.all(fine):
+            lane = int(np.argmin(fine))
+            raise ValueError(f"lane {lane}: {out_of_range(name, values[lane])}")
 
 
 def _over_threads(lane: _Lane, columns: dict[str, np.ndarray]) -> LaneResult:

@@ -43,13 +43,11 @@ def as_case(made: Any) -> Case:
 
 
 def hyperparameters_of_method(method: Any) -> dict[str, Any]:
-    """The numbers of a method by name, schedules left out; none for an opaque optimizer."""
+    """A method's hyperparameters by name; none of an opaque optimizer."""
     if isinstance(method, AbstractAdamFlow):
-        named = method.hyperparameters.named()
-    elif isinstance(method, Optimizer):
-        named = method.hyperparameters
-    elif isinstance(method, AbstractFlow):
-        named = {name: getattr(method, name) for name in method.__dataclass_fields__}
-    else:
-        named = {}
-    return {k: v for k, v in named.items() if eqx.is_array_like(v) and not isinstance(v, bool)}
+        return method.hyperparameters.named()
+    if isinstance(method, Optimizer):
+        return method.hyperparameters
+    if isinstance(method, AbstractFlow):
+        return {name: getattr(method, name) for name in method.__dataclass_fields__}
+    return {}

@@ -21,7 +21,7 @@ from ..decays import (
     rate,
 )
 from ..optimizers import Optimizer, StageState, averaged, from_hyperparameters, map_moments
-from ..optimizers.stage import hyperparameters_of, normalized
+from ..optimizers.stage import normalized
 from ..problems import AbstractProblem, as_problem
 from ..problems.base import Loss
 from .base import AbstractFlow, parameter_scale
@@ -253,7 +253,7 @@ class AdamFlow(AbstractAdamFlow):
     ):
         if isinstance(b1, tuple | list) or isinstance(b2, tuple | list):
             raise ValueError("AdamFlow takes one b1 and one b2: use KAdamFlow for several stages.")
-        self.hyperparameters = hyperparameters_of(
+        self.hyperparameters = Hyperparameters(
             learning_rate, b1, b2, eps, weight_decay, eps_root, decay
         )
         self.rates, self.order, self.start = _checked(rates, order, start)
@@ -291,7 +291,7 @@ class KAdamFlow(AbstractAdamFlow):
         start: Start = "first_step",
         eps_root: Scalar = 0.0,
     ):
-        self.hyperparameters = hyperparameters_of(
+        self.hyperparameters = Hyperparameters(
             learning_rate, b1, b2, eps, weight_decay, eps_root, decay
         )
         self.rates, self.order, self.start = _checked(rates, order, start)

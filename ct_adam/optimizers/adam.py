@@ -7,7 +7,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..decays import Decay, Hyperparameters, Scalar, Schedule, learning_rate_at
-from .stage import Optimizer, UpdateRule, hyperparameters_of, scale_by_stage
+from .stage import Optimizer, UpdateRule, scale_by_stage
 
 
 def k_adam(
@@ -49,7 +49,7 @@ def k_adam(
         >>> print(optax.apply_updates(params, updates))
         [ 0.9 -1.9]
     """
-    shared = hyperparameters_of(learning_rate, b1, b2, eps, weight_decay, eps_root, decay)
+    shared = Hyperparameters(learning_rate, b1, b2, eps, weight_decay, eps_root, decay)
     return from_hyperparameters(shared, mask)
 
 
@@ -112,7 +112,7 @@ def adam_prox(
         >>> print(params + optimizer.update(params, optimizer.init(params), params)[0])
         [0.25]
     """
-    shared = hyperparameters_of(learning_rate, b1, b2, eps, weight_decay, eps_root, "decoupled")
+    shared = Hyperparameters(learning_rate, b1, b2, eps, weight_decay, eps_root, "decoupled")
     stage = scale_by_stage(shared.b1[0], shared.b2[0], shared.eps, shared.eps_root)
     rule = UpdateRule(learning_rate, weight_decay, proximal=True)
     transformation = optax.chain(stage, _proximal_step(learning_rate, weight_decay))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..decays import Decay, Hyperparameters, Scalar, Schedule, is_removed, learning_rate_at
+from ..decays import Scalar, Schedule, is_removed, learning_rate_at
 
 Leaf = Float[Array, "..."]
 
@@ -134,22 +134,3 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         self.rule = rule
         self.hyperparameters = hyperparameters
         return self
-
-
-def hyperparameters_of(
-    learning_rate: Scalar | Schedule,
-    b1: Scalar | tuple[Scalar, ...],
-    b2: Scalar | tuple[Scalar, ...],
-    eps: Scalar,
-    weight_decay: Scalar,
-    eps_root: Scalar,
-    decay: Decay,
-) -> Hyperparameters:
-    """The shared record, from the arguments that flows and optimizers take alike."""
-
-    def stages(b: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        return tuple(b) if isinstance(b, tuple | list) else (b,)
-
-    return Hyperparameters(
-        learning_rate, stages(b1), stages(b2), eps, weight_decay, eps_root, decay
-    )
