@@ -25,8 +25,6 @@ from ct_adam.theory import (
     worst_case_gradients,
 )
 
-jax.config.update("jax_enable_x64", True)
-
 RATES = ("lag", "log", "euler")
 STARTS = ("first_step", "zero")
 FLOWS = [(rates, start) for rates in RATES for start in STARTS]

@@ -12,11 +12,18 @@ from jaxtyping import Array, Float
 # functions below are the -y/2 beside it. Five terms leave 3e-18 at |y| = 1/4.
 _SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
 _NEAR = 0.25
+_LN2 = 0.6931471805599453
 
 
 def log1mexp(y: Array) -> Float[Array, "..."]:
-    """ln(1 − e^{−y}), y > 0."""
-    return jnp.log(-jnp.expm1(-y))
+    """ln(1 − e^{−y}), y > 0.
+
+    Two forms not for the value but for the derivative: JAX 0.10 takes that of expm1(−y) to be
+    expm1(−y) + 1, which is 0 where e^{−y} is below an ulp of 1.
+    """
+    near = y < _LN2
+    y_near, y_far = jnp.where(near, y, 1), jnp.where(near, 1, y)
+    return jnp.where(near, jnp.log(-jnp.expm1(-y_near)), jnp.log1p(-jnp.exp(-y_far)))
 
 
 def log_integral(c: Array, s: Array) -> Float[Array, "..."]:
