@@ -8,6 +8,9 @@ from .base import as_params as as_params
 from .base import as_problem as as_problem
 from .base import check_problem as check_problem
 from .base import working_dtype as working_dtype
+from .batches import Minibatches as Minibatches
+from .batches import fixed_batch as fixed_batch
+from .batches import full_batch as full_batch
 from .digits import digits_data as digits_data
 from .digits import digits_logistic as digits_logistic
 from .digits import digits_mlp as digits_mlp
@@ -18,3 +21,4 @@ from .streams import constant_stream as constant_stream
 from .streams import random_stream as random_stream
 from .streams import vanishing_stream as vanishing_stream
 from .streams import worst_case_stream as worst_case_stream
+from .trainable import trainable as trainable

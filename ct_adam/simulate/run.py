@@ -1,13 +1,15 @@
 """One trajectory of a discrete optimizer, under one compiled scan."""
 
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from ..decays import Scalar, Schedule, check_hyperparameters
 from ..flows import AbstractFlow, as_dynamic
@@ -15,6 +17,7 @@ from ..optimizers import Optimizer, UpdateRule
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
 from .outcome import all_finite, run_outcome, start_is_finite
+from .resumable import Observation, resumable
 from .solve import optimizer_step
 from .trajectory import Save, Trajectory, check_steps, checked_save_steps
 
@@ -30,6 +33,9 @@ def run(
     warm_steps: int = 0,
     learning_rate: Scalar | Schedule | None = None,
     weight_decay: Scalar = 0.0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    progress: bool = False,
 ) -> Trajectory:
     """Takes `steps` steps of any optax optimizer, or of a flow's own.
 
@@ -42,11 +48,14 @@ def run(
     - `learning_rate`, `weight_decay`: of an opaque optax transformation, so that
         u = (θ_n - θ_{n+1})/η(n) - λθ_n can be told. Ours know theirs. Where it is not given,
         `update` is the plain step θ_n - θ_{n+1} and `update_kind` is `"step"`.
+    - `checkpoint`: a folder for long runs. What is done is kept there every `checkpoint_every`
+        steps; the same call goes on from it after Ctrl-C or a kill, and ends bitwise as if it
+        had never stopped. `progress` shows a bar with the time left.
 
     **Returns:** a `Trajectory`; numbers that are not finite are an outcome, never an error.
     `update[N]` of a stream of N gradients is NaN.
 
-    **Raises:** `ValueError` for bad input.
+    **Raises:** `ValueError` for bad input, or a checkpoint of another run.
 
     !!! example
         >>> import ct_adam as ct, jax.numpy as jnp, optax
@@ -67,73 +76,125 @@ def run(
     elif isinstance(method, Optimizer):
         rule = method.rule if rule is None else rule
     elif not isinstance(method, optax.GradientTransformation):
-        raise ValueError(
-            f"run takes an optax transformation or a flow, not {type(method).__name__}."
-        )
+        kind = type(method).__name__
+        raise ValueError(f"run takes an optax transformation or a flow, not {kind}.")
     save_at = checked_save_steps(save_steps, steps)
-    gaps = np.diff(save_at, prepend=-1) - 1
-    return _run(
-        method,
-        problem,
-        params,
-        jnp.asarray(save_at),
-        jnp.asarray(gaps),
-        bool(np.any(gaps)),
-        save,
-        warm_steps,
-        rule,
-    )
+    runner = _Runner(method, problem, rule, save, warm_steps)
+    if checkpoint is not None or progress:
+        seen = resumable(
+            _warm(runner, params),
+            partial(_advance, runner),
+            partial(_record, runner),
+            save_at,
+            checkpoint,
+            checkpoint_every,
+            progress,
+        )
+        save_at = save_at[: len(seen.value)]  # fewer after Ctrl-C
+    else:
+        gaps = np.diff(save_at, prepend=-1) - 1
+        seen = _scan(runner, params, jnp.asarray(gaps), bool(np.any(gaps)))
+    return _trajectory(runner, params, jnp.asarray(save_at), seen)
+
+
+class Carry(NamedTuple):
+    """Where a run is: the clock (warm steps counted in), θ and the optimizer's state."""
+
+    clock: Int[Array, ""]
+    params: PyTree
+    state: PyTree
+    finite: Bool[Array, ""]
+
+
+class _Runner(eqx.Module):
+    """One optimizer on one problem; its two compiled moves are `_advance` and `_record`."""
+
+    method: optax.GradientTransformation | AbstractFlow
+    problem: AbstractProblem
+    given_rule: UpdateRule | None
+    save: Save | None
+    warm_steps: int = eqx.field(static=True)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        method = self.method
+        return method.optimizer if isinstance(method, AbstractFlow) else method
+
+    @property
+    def rule(self) -> UpdateRule | None:
+        if self.given_rule is None and isinstance(self.method, AbstractFlow):
+            optimizer = self.optimizer
+            return optimizer.rule if isinstance(optimizer, Optimizer) else None
+        return self.given_rule
+
+    def start(self, params: PyTree) -> Carry:
+        return Carry(jnp.asarray(0), params, self.optimizer.init(params), jnp.asarray(True))
+
+    def step(self, carry: Carry) -> tuple[Carry, PyTree]:
+        clock, params, state, finite = carry
+        after, state, delta = optimizer_step(self.optimizer, self.problem, clock, params, state)
+        return Carry(clock + 1, after, state, finite & all_finite(params)), delta
+
+    def advance(self, carry: Carry, count: Any) -> Carry:
+        return jax.lax.fori_loop(0, count, lambda _, c: self.step(c)[0], carry)
+
+    def record(self, carry: Carry) -> tuple[Carry, Observation]:
+        """Observes step n, and takes that step too: u_n is its update."""
+        clock, params = carry.clock, carry.params
+        after, delta = self.step(carry)
+        rule = self.rule
+        if rule is None:
+            update = jax.tree.map(jnp.negative, delta)
+        else:
+            update = rule.update(clock, params, delta)
+        available = self.problem.steps_available
+        if available is not None:
+            update = jax.tree.map(lambda u: jnp.where(clock < available, u, jnp.nan), update)
+        value = self.problem.value(params)
+        step = clock - self.warm_steps
+        seen = (params, update) if self.save is None else self.save(step, params, update, value)
+        return after, Observation(seen, value, after.finite)
 
 
 @eqx.filter_jit
-def _run(
-    method: optax.GradientTransformation | AbstractFlow,
-    problem: AbstractProblem,
-    params: PyTree,
-    save_steps: Array,
-    gaps: Array,
-    sparse: bool,
-    save: Save | None,
-    warm_steps: int,
-    rule: UpdateRule | None,
+def _scan(runner: _Runner, params: PyTree, gaps: Array, sparse: bool) -> Observation:
+    def to_save(carry: Carry, gap: Array) -> tuple[Carry, Observation]:
+        return runner.record(runner.advance(carry, gap) if sparse else carry)
+
+    carry = runner.advance(runner.start(params), runner.warm_steps)
+    return jax.lax.scan(to_save, carry, gaps)[1]
+
+
+@eqx.filter_jit
+def _warm(runner: _Runner, params: PyTree) -> Carry:
+    return runner.advance(runner.start(params), runner.warm_steps)
+
+
+@eqx.filter_jit
+def _advance(runner: _Runner, carry: Carry, count: Array) -> Carry:
+    return runner.advance(carry, count)
+
+
+@eqx.filter_jit
+def _record(runner: _Runner, carry: Carry) -> tuple[Carry, Observation]:
+    return runner.record(carry)
+
+
+@eqx.filter_jit
+def _trajectory(
+    runner: _Runner, params: PyTree, save_steps: Array, seen: Observation
 ) -> Trajectory:
-    optimizer = method.optimizer if isinstance(method, AbstractFlow) else method
-    if rule is None and isinstance(optimizer, Optimizer):
-        rule = optimizer.rule
-
-    def advance(n: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-        return optimizer_step(optimizer, problem, n, *carry)[:2]
-
-    def to_save(carry: tuple[Array, PyTree, PyTree], gap: Array):
-        """Steps over the gap, observes step n, and takes that step too: u_n is its update."""
-        clock, params, state = carry
-        if sparse:
-            params, state = jax.lax.fori_loop(clock, clock + gap, advance, (params, state))
-        clock = clock + gap
-        after, after_state, delta = optimizer_step(optimizer, problem, clock, params, state)
-        update = (
-            jax.tree.map(jnp.negative, delta) if rule is None else rule.update(clock, params, delta)
-        )
-        available = problem.steps_available
-        if available is not None:
-            update = jax.tree.map(lambda u: jnp.where(clock < available, u, jnp.nan), update)
-        value = problem.value(params)
-        seen = (params, update) if save is None else save(clock - warm_steps, params, update, value)
-        return (clock + 1, after, after_state), (seen, value, all_finite(params))
-
-    carry = jax.lax.fori_loop(0, warm_steps, advance, (params, optimizer.init(params)))
-    _, (seen, values, finite) = jax.lax.scan(to_save, (jnp.asarray(warm_steps), *carry), gaps)
-    if problem.has_value:
-        finite = finite & jnp.isfinite(values)
-    outcome = run_outcome(start_is_finite(problem, 0, params), jnp.all(finite))
-    path, update = seen if save is None else (None, None)
+    finite = jnp.all(seen.finite)
+    if runner.problem.has_value:
+        finite = finite & jnp.all(jnp.isfinite(seen.value))
+    path, update = seen.saved if runner.save is None else (None, None)
     return Trajectory(
         steps=save_steps,
         params=path,
         update=update,
-        loss=values,
-        saved=None if save is None else seen,
-        result=outcome,
-        stats={"evaluations": jnp.asarray(warm_steps) + save_steps[-1] + 1},
-        update_kind="step" if rule is None else "u",
+        loss=seen.value,
+        saved=None if runner.save is None else seen.saved,
+        result=run_outcome(start_is_finite(runner.problem, 0, params), finite),
+        stats={"evaluations": jnp.asarray(runner.warm_steps) + save_steps[-1] + 1},
+        update_kind="step" if runner.rule is None else "u",
     )
