@@ -13,10 +13,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     jax.config.update("jax_enable_x64", True)  # theory wants float64
     from ..simulate import RunError
+    from .compare import compare
     from .region import region
 
     app = tyro.extras.SubcommandApp()
     app.command(region)
+    app.command(compare)
     app.command(version)
     try:
         app.cli(prog="ct-adam", args=sys.argv[1:] if argv is None else argv)

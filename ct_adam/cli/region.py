@@ -29,7 +29,7 @@ def region(
 
         def progress(panel: str, done: int, total: int) -> None:
             bar.total = total
-            bar.set_description(panel)
+            bar.set_description(panel, refresh=False)
             bar.update(done - bar.n)
 
         tree = sweep.region(config, progress)

@@ -26,8 +26,8 @@ class OUTCOME(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "or leave the stiff corner (b1 above b2, v near 0)."
     )
     stalled = (
-        "The solver's step shrank to nothing: the loss turns NaN or its gradient jumps there; "
-        "smooth it, raise eps, or lower the learning rate."
+        "The solver's step shrank to nothing: the loss turns NaN, its gradient jumps or the flow "
+        "is singular there; smooth the loss, raise eps, or lower the learning rate."
     )
 
 

@@ -1,13 +1,17 @@
 """Maps over hyperparameters, labelled and on disk."""
 
-from .region import PANELS as PANELS
+from .following import FollowConfig as FollowConfig
+from .following import describe_following as describe_following
+from .following import follow as follow
+from .panels import PANELS as PANELS
+from .panels import SIZES as SIZES
+from .panels import RegionConfig as RegionConfig
 from .region import SIDES as SIDES
-from .region import SIZES as SIZES
-from .region import RegionConfig as RegionConfig
 from .region import region as region
 from .store import check_replaceable as check_replaceable
 from .store import read_tree as read_tree
 from .store import writable_folder as writable_folder
+from .store import write_dataset as write_dataset
 from .store import write_tree as write_tree
 from .summary import describe as describe
 from .summary import panel_summary as panel_summary

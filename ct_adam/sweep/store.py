@@ -67,6 +67,14 @@ def write_tree(tree: "xarray.DataTree", store: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_dataset(dataset: "xarray.Dataset", store: Path) -> None:
+    """As `write_tree`, for a dataset; `read_tree(store).dataset` is the way back."""
+    import xarray
+
+    tree = xarray.DataTree(dataset)
+    write_tree(tree, store)
+
+
 def read_tree(store: str | Path) -> "xarray.DataTree":
     """The labelled result in `store`, loaded."""
     import xarray

@@ -1,0 +1,41 @@
+"""Optimizers by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from ..named import accepted, imported
+from .adam import adam_l2, adam_prox, k_adam
+
+
+def _adamw(
+    learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, weight_decay: Any = 0.0
+) -> Any:
+    return k_adam(learning_rate, b1, b2, eps, weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adamw": _adamw,
+    "adam_l2": adam_l2,
+    "adam_prox": adam_prox,
+}
+"""Each takes learning_rate, b1, b2, eps and weight_decay; `adamw` without decay is Adam."""
+
+
+def optimizer_named(name: str, **hyperparameters: Any) -> optax.GradientTransformation:
+    """An optimizer by name, or from a user's `package.module:factory`.
+
+    The factory is given those of learning_rate, b1, b2, eps and weight_decay that it takes.
+
+    **Raises:** `ValueError` for an unknown name, or a factory that returns something else.
+
+    !!! example
+        >>> optimizer_named("adam_prox", learning_rate=1e-3).rule.proximal
+        True
+    """
+    factory = OPTIMIZERS.get(name) or imported(name, "optimizer", list(OPTIMIZERS))
+    made = factory(**accepted(factory, hyperparameters))
+    if not isinstance(made, optax.GradientTransformation):
+        raise ValueError(f"{name} returned {type(made).__name__}: return an optax transformation.")
+    return made

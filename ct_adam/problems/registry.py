@@ -1,0 +1,54 @@
+"""Problems by name, and the user's own by `package.module:factory`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ..named import accepted, imported
+from .analytic import quadratic, rosenbrock
+from .base import AbstractProblem, as_params, as_problem
+from .digits import digits_logistic, digits_mlp
+
+Factory = Callable[..., tuple[Any, PyTree]]
+
+
+def _quadratic(seed: int) -> tuple[AbstractProblem, PyTree]:
+    del seed
+    return quadratic([1.0, 3.0, 10.0, 30.0]), jnp.array([1.0, -1.0, 0.5, 2.0])
+
+
+def _rosenbrock(seed: int) -> tuple[AbstractProblem, PyTree]:
+    del seed
+    return rosenbrock(), jnp.array([-1.2, 1.0])
+
+
+PROBLEMS: dict[str, Factory] = {
+    "quadratic": _quadratic,
+    "rosenbrock": _rosenbrock,
+    "digits_logistic": lambda seed: digits_logistic(seed=seed),
+    "digits_mlp": lambda seed: digits_mlp((32,), seed=seed),
+}
+
+
+def problem_named(name: str, seed: int = 0) -> tuple[AbstractProblem, PyTree]:
+    """A problem and its start, by name or from a user's factory.
+
+    **Arguments:**
+
+    - `name`: one of `PROBLEMS`, or `package.module:factory`; the factory returns `(loss, params)`
+        and may take a `seed`. Modules are looked for in the working folder too.
+
+    **Raises:** `ValueError` for an unknown name, or a factory that returns something else.
+
+    !!! example
+        >>> problem, start = problem_named("rosenbrock")
+        >>> print(start)
+        [-1.2  1. ]
+    """
+    factory = PROBLEMS.get(name) or imported(name, "problem", list(PROBLEMS))
+    made = factory(**accepted(factory, {"seed": seed}))
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise ValueError(f"{name} returned {type(made).__name__}: return a pair (loss, params).")
+    return as_problem(made[0]), as_params(made[1])

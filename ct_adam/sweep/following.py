@@ -1,0 +1,195 @@
+"""How well flows follow an optimizer: several flows and one discrete run from one start."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from ..decays import choice
+from ..flows.registry import FLOWS, flow_named
+from ..optimizers.registry import optimizer_named
+from ..problems import AbstractProblem
+from ..problems.registry import problem_named
+from ..simulate import Trajectory, compare, run, solve
+from ..simulate.trajectory import outcome_name
+from .provenance import provenance
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True)
+class FollowConfig:
+    """Which flows beside which optimizer, on what."""
+
+    problem: str = "digits_mlp"
+    """a problem's name, or your own as package.module:factory"""
+    optimizer: str = "adamw"
+    """adamw, adam_l2, adam_prox, or your own as package.module:factory"""
+    flow: str = "log,lag,paper"
+    """flows by name, with commas: log, lag, euler, paper, sign"""
+    steps: int = 200
+    learning_rate: float = 1e-3
+    b1: float = 0.9
+    """first-moment decay"""
+    b2: float = 0.999
+    """second-moment decay"""
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warm_steps: int = 0
+    """discrete steps before the flows take over"""
+    points: int = 101
+    """steps that are compared, evenly over the run"""
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    seed: int = 0
+    """of the problem's start and data"""
+
+    @property
+    def flows(self) -> list[str]:
+        """The names in `flow`, each checked."""
+        names = [name.strip() for name in self.flow.split(",") if name.strip()]
+        for name in names:
+            choice("flow", name, tuple(FLOWS))
+        if not names:
+            raise ValueError(f"flow is empty: choose among {', '.join(FLOWS)}.")
+        return names
+
+
+def follow(
+    config: FollowConfig | None = None, progress: Callable[[str], None] | None = None
+) -> "xarray.Dataset":
+    """Runs the optimizer and every flow, and measures how far they come apart.
+
+    **Returns:** a dataset over (flow, step): `error`, largest |difference| over all parameters,
+    and `loss`; over step `optimizer_loss`; over flow `max_error`, `rms_error`, `relative_error`
+    (of the distance travelled), `solver_steps`, `evaluations`, `wall_seconds` (compilation
+    included) and `outcome`. Both sides are saved at the same whole steps: nothing is interpolated
+    on the discrete side.
+
+    **Raises:** `ValueError` for bad input.
+    """
+    config = FollowConfig() if config is None else config
+    names = config.flows
+    if config.points < 2:
+        raise ValueError(f"points = {config.points} must be at least 2.")
+    begun = time.perf_counter()
+    problem, params = problem_named(config.problem, config.seed)
+    saved = np.unique(np.linspace(0, config.steps, config.points).round().astype(int))
+    tell = progress or (lambda label: None)
+    tell(config.optimizer)
+    discrete = run(
+        optimizer_named(config.optimizer, **_hyperparameters(config)),
+        problem,
+        params,
+        config.steps,
+        save_steps=saved,
+        warm_steps=config.warm_steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    rows = []
+    for name in names:
+        tell(name)
+        rows.append(_row(name, config, problem, params, saved, discrete))
+    return _dataset(config, names, rows, discrete, params, time.perf_counter() - begun)
+
+
+def _hyperparameters(config: FollowConfig) -> dict[str, float]:
+    names = ("learning_rate", "b1", "b2", "eps", "weight_decay")
+    return {name: getattr(config, name) for name in names}
+
+
+def _row(
+    name: str,
+    config: FollowConfig,
+    problem: AbstractProblem,
+    params: PyTree,
+    saved: np.ndarray,
+    discrete: Trajectory,
+) -> dict[str, Any]:
+    decay = "l2" if config.optimizer == "adam_l2" else "decoupled"
+    flow = flow_named(name, **_hyperparameters(config), decay=decay)
+    begun = time.perf_counter()
+    path = solve(
+        flow, problem, params, config.steps, save_steps=saved, warm_steps=config.warm_steps,
+        rtol=config.rtol, atol=config.atol, throw=False,
+    )  # fmt: skip
+    jax.block_until_ready(path.params)
+    distance = compare(path, discrete)
+    spent = path.stats["evaluations"]
+    return {
+        "error": distance.per_step,
+        "loss": np.asarray(path.loss),
+        "max_error": distance.max_error,
+        "rms_error": distance.rms_error,
+        "relative_error": distance.relative_error,
+        "solver_steps": int(path.stats["num_steps"]),
+        "evaluations": -1 if spent is None else int(spent),
+        "wall_seconds": time.perf_counter() - begun,
+        "outcome": outcome_name(path.result),
+    }
+
+
+_LABELS = {
+    "error": ("largest |flow − optimizer| over all parameters", "1"),
+    "loss": ("loss of the flow", "1"),
+    "max_error": ("largest error over steps and parameters", "1"),
+    "rms_error": ("root mean square error", "1"),
+    "relative_error": ("largest error over the distance travelled", "1"),
+    "solver_steps": ("solver steps", "1"),
+    "evaluations": ("gradient evaluations", "1"),
+    "wall_seconds": ("wall time, compilation included", "s"),
+    "outcome": ("how the flow ended", "1"),
+}
+
+
+def _dataset(
+    config: FollowConfig,
+    names: list[str],
+    rows: list[dict[str, Any]],
+    discrete: Trajectory,
+    params: PyTree,
+    seconds: float,
+) -> "xarray.Dataset":
+    import xarray
+
+    steps = np.asarray(discrete.steps)
+    dataset = xarray.Dataset(
+        coords={
+            "flow": names,
+            "step": ("step", steps, {"long_name": "optimizer step", "units": "steps"}),
+        }
+    )
+    for key, (label, units) in _LABELS.items():
+        values = np.stack([np.asarray(row[key]) for row in rows])
+        dims = ("flow", "step") if values.ndim == 2 else ("flow",)
+        dataset[key] = (dims, values, {"long_name": label, "units": units})
+    dataset["optimizer_loss"] = ("step", np.asarray(discrete.loss), {"long_name": "loss"})
+    count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+    dataset.attrs = provenance(config, seconds) | {
+        "parameters": count,
+        "optimizer_outcome": outcome_name(discrete.result),
+    }
+    return dataset
+
+
+def describe_following(dataset: "xarray.Dataset") -> str:
+    """The dataset as a table of plain text, a row a flow."""
+    head = (
+        f"{'flow':<8}{'max error':>12}{'relative':>11}{'rms error':>12}{'solver steps':>14}"
+        f"{'evaluations':>13}{'seconds':>9}  outcome"
+    )
+    lines = [f"{dataset.attrs['parameters']} parameters", head, "-" * len(head)]
+    for name in dataset.flow.values:
+        row = dataset.sel(flow=name)
+        lines.append(
+            f"{name:<8}{float(row.max_error):>12.3e}{float(row.relative_error):>11.3e}"
+            f"{float(row.rms_error):>12.3e}{int(row.solver_steps):>14}{int(row.evaluations):>13}"
+            f"{float(row.wall_seconds):>9.2f}  {row.outcome.item()}"
+        )
+    return "\n".join(lines)

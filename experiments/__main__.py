@@ -1,0 +1,120 @@
+"""`python -m experiments NAME [--smoke | --quick | --full] [--out DIR]`."""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import Experiment, load, names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment; returns 0, 1 if its claim was not found, 2 for bad input."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # theory wants float64
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _arguments(words)
+    try:
+        return _run(arguments.name, arguments.size, arguments.out, words)
+    except (ValueError, OSError) as error:
+        if os.environ.get("CT_ADAM_TRACEBACK"):
+            raise
+        print(f"experiments: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("experiments: stopped; no file was changed.", file=sys.stderr)
+        return 130
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments", description="Reproduce a figure and check its numbers."
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(names()))
+    sizes = parser.add_mutually_exclusive_group()
+    for size, words_of in (("smoke", "seconds"), ("quick", "about a minute"), ("full", "hours")):
+        default = " (default)" if size == "quick" else ""
+        sizes.add_argument(
+            f"--{size}", dest="size", action="store_const", const=size, help=words_of + default
+        )
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the results")
+    parser.set_defaults(size="quick")
+    return parser.parse_args(words)
+
+
+def _run(name: str, size: str, out: Path, words: list[str]) -> int:
+    from ct_adam.plotting import save_figure
+    from ct_adam.sweep import writable_folder
+
+    experiment = load(name)
+    folder = writable_folder(out)
+    config = experiment.SIZES[size]
+    dataset = _measure(experiment, name, config)
+    dataset.attrs["command"] = "python -m experiments " + shlex.join(words)
+    about = {"experiment": name, "size": size, **dataset.attrs}
+    paths = save_figure(experiment.plot(dataset), folder / name, about)
+    found, missing = _plain(experiment.numbers(dataset)), experiment.check(dataset)
+    record = {
+        **about,
+        **{key: json.loads(about[key]) for key in ("config", "versions")},
+        "expected": experiment.EXPECTED,
+        "found": found,
+        "missing": missing,
+    }
+    paths.append(folder / f"{name}.json")
+    paths[-1].write_text(json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    print(_report(experiment.EXPECTED, found, missing))
+    print(f"\nWrote {', '.join(map(str, paths))} in {dataset.attrs['wall_seconds']:.0f} s.")
+    return 1 if missing else 0
+
+
+def _measure(experiment: Experiment, name: str, config: Any) -> Any:
+    from tqdm import tqdm
+
+    with tqdm(total=1, desc=name, dynamic_ncols=True) as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(f"{name}: {what}", refresh=False)
+            bar.update(done - bar.n)
+
+        return experiment.run(config, progress)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with floats of five digits; JSON knows no NaN and no infinity: they become None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def _report(expected: str, found: dict[str, Any], missing: list[str]) -> str:
+    verdict = [f"  - {sentence}" for sentence in missing] or ["  all of it"]
+    lines = [f"Expected: {expected}", "Found:", *_indented(found)]
+    return "\n".join([*lines, "Not as expected:" if missing else "As expected:", *verdict])
+
+
+def _indented(found: dict[str, Any], depth: int = 1) -> list[str]:
+    """A line an entry; the innermost dictionaries on one line each."""
+    lines = []
+    for key, value in found.items():
+        nested = isinstance(value, dict)
+        if nested and any(isinstance(item, dict) for item in value.values()):
+            lines += ["  " * depth + f"{key}:", *_indented(value, depth + 1)]
+        else:
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if nested else value
+            lines.append("  " * depth + f"{key}: {shown}")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""`ct-adam compare`, with problems and optimizers of the user's own."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+
+from ct_adam import sweep
+from ct_adam.cli import main
+
+MINE = textwrap.dedent(
+    """
+    import jax.numpy as jnp
+    import optax
+
+    def valley(seed=0):
+        return (lambda p: jnp.sum(p["x"] ** 2) + jnp.sum((p["y"] - seed) ** 4)), {
+            "x": jnp.array([1.0, -2.0]), "y": jnp.array([0.5])}
+
+    def clipped(learning_rate, b1, b2):
+        return optax.chain(optax.clip(10.0), optax.adam(learning_rate, b1, b2))
+
+    def broken():
+        return 3.0
+
+    number = 7
+    """
+)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A user's package outside the repository."""
+    package = tmp_path / "mypackage"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "things.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_the_users_own(mine, capsys):
+    args = ["compare", "--problem", "mypackage.things:valley", "--optimizer",
+            "mypackage.things:clipped", "--flow", "log,euler", "--steps", "40", "--json",
+            "--seed", "2"]  # fmt: skip
+    assert main(args) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 3
+    assert set(found["flows"]) == {"log", "euler"}
+    assert 0 < found["flows"]["log"]["relative_error"] < 0.1
+    assert {p.name for p in (mine / "out").iterdir()} == {
+        "compare.zarr", "compare.png", "compare.pdf"}  # fmt: skip
+    dataset = sweep.read_tree(mine / "out" / "compare.zarr").dataset
+    largest = found["flows"]["log"]["max_error"]
+    np.testing.assert_allclose(dataset.error.sel(flow="log").max(), largest)
+    assert dataset.step.attrs["units"] == "steps"
+
+
+def test_region_of_the_users_own(mine, capsys):
+    args = ["region", "--problem", "mypackage.things:valley", "--optimizer",
+            "mypackage.things:clipped", "--network-cells", "2",
+            "--network-steps", "20"]  # fmt: skip
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert "mypackage.things:valley" in out
+    tree = sweep.read_tree(mine / "out" / "region.zarr")
+    assert list(tree.children) == ["problem"]
+    assert tree["problem"].max_update.shape == (2, 2, 2)
+
+
+def test_table(tmp_path, capsys):
+    args = ["compare", "--problem", "quadratic", "--optimizer", "adam_l2", "--weight-decay", "0.1",
+            "--flow", "log,paper,sign", "--steps", "20", "--out", str(tmp_path)]  # fmt: skip
+    assert main(args) == 0
+    captured = capsys.readouterr()
+    assert "4 parameters" in captured.out
+    assert captured.out.count("successful") == 3
+    assert "running log" in captured.err
+
+
+BAD = {
+    "unknown problem": (["--problem", "sphere"], "choose one of quadratic"),
+    "unknown flow": (["--flow", "log,fast"], "choose one of 'log'"),
+    "no flow": (["--flow", ","], "flow is empty"),
+    "unknown optimizer": (["--optimizer", "sgdx"], "choose one of adamw"),
+    "no module": (["--problem", "nowhere:loss"], "cannot import nowhere"),
+    "no attribute": (["--problem", "mypackage.things:nothing"], "has no 'nothing'"),
+    "no function": (["--problem", "mypackage.things:number"], "is no function"),
+    "no pair": (["--problem", "mypackage.things:broken"], "return a pair"),
+    "no optimizer": (["--optimizer", "mypackage.things:broken"], "return an optax"),
+    "steps": (["--steps", "0"], "steps = 0"),
+    "points": (["--points", "1"], "points = 1"),
+    "decay": (["--b1", "1.5"], "b1 = 1.5"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_exits_with_2(mine, capsys, case):
+    args, words = BAD[case]
+    assert main(["compare", *args]) == 2
+    error = capsys.readouterr().err.strip().split("\n")[-1]
+    assert error.startswith("ct-adam: ")
+    assert words in error
