@@ -110,6 +110,7 @@ def test_a_budget_ends_a_lane_and_names_it():
     assert int(table.evaluations[1]) == 200 * 6 + 1
     diverging = ct.ensemble(lambda eta: optax.sgd(eta), loss, START, 400, {"eta": [1e-3, 10.0]})
     assert [names[i] for i in diverging.outcome.values] == ["successful", "nonfinite_run"]
+    assert (table.attrs["update_kind"], diverging.attrs["update_kind"]) == ("u", "step")
 
 
 def test_pytrees_and_observables():

@@ -17,7 +17,7 @@ from ..optimizers import Optimizer
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
 from ..simulate.solve import solver_budget
-from ..simulate.trajectory import Save, check_steps
+from ..simulate.trajectory import Save, UpdateKind, check_steps
 from .case import as_case, hyperparameters_of_method
 from .reference import LaneResult, Settings, flow_lane, jit_map_lanes, optimizer_lane
 from .table import METRICS, to_dataset
@@ -65,6 +65,8 @@ def ensemble(
     - `final_loss`, `min_loss` (NaN for streams), `final_params` (lane, parameter).
     - `outcome` (see its `flag_meanings`), `evaluations` (gradients).
 
+    Attributes: `steps`, and `update_kind` as in a `Trajectory`.
+
     **Raises:** `ValueError` for bad input, naming the lane.
 
     !!! example
@@ -83,7 +85,7 @@ def ensemble(
     params = as_params(params)
     dtype = working_dtype(params)
     columns = _columns(lanes, dtype)
-    _check_lanes(make, loss, params, warm_steps + steps, columns)
+    update_kind = _check_lanes(make, loss, params, warm_steps + steps, columns)
     settings = Settings(
         jnp.asarray(steps, dtype),
         warm_steps,
@@ -96,7 +98,8 @@ def ensemble(
         save=save,
     )
     result = _over_threads(_Lane(make, loss, params, settings), columns)
-    return to_dataset(result, columns, metrics, steps)
+    dataset = to_dataset(result, columns, metrics)
+    return dataset.assign_attrs(steps=steps, update_kind=update_kind)
 
 
 class _Lane(eqx.Module):
@@ -149,13 +152,18 @@ def _check_lanes(
     params: PyTree,
     gradients: int,
     columns: dict[str, np.ndarray],
-) -> None:
-    """Checks shapes once and every lane's hyperparameters, before anything runs."""
+) -> UpdateKind:
+    """Checks shapes once and every lane's hyperparameters, before anything runs.
+
+    Returns what the lanes' updates are: u, or the plain step of an opaque optimizer.
+    """
+    known = []
 
     def look(lane: dict[str, Any]) -> dict[str, Any]:
         problem, start, method = _resolve(make, loss, params, lane)
         ahead = 1 - method.lag if isinstance(method, AbstractFlow) else 0
         check_problem(problem, start, gradients + ahead)
+        known.append(isinstance(method, AbstractFlow | Optimizer))
         # Python numbers were checked when the method was made.
         named = hyperparameters_of_method(method)
         return {name: value for name, value in named.items() if isinstance(value, jax.Array)}
@@ -167,6 +175,7 @@ def _check_lanes(
         if not np.all(fine):
             lane = int(np.argmin(fine))
             raise ValueError(f"lane {lane}: {out_of_range(name, values[lane])}")
+    return "u" if known[0] else "step"
 
 
 def _over_threads(lane: _Lane, columns: dict[str, np.ndarray]) -> LaneResult:

@@ -46,6 +46,7 @@ class LaneResult(NamedTuple):
     """One lane's numbers; `params` and `saved` are PyTrees."""
 
     reductions: Reductions
+    update_slope: Array
     final_loss: Array
     params: PyTree
     saved: PyTree
@@ -222,7 +223,9 @@ def _result(
     loss = problem.value(params)
     seen = seen._replace(min_loss=jnp.minimum(seen.min_loss, loss))
     saved = None if settings.save is None else settings.save(settings.steps, params, update, loss)
-    return LaneResult(seen, loss, params, saved, outcome, jnp.asarray(evaluations))
+    # The line's abscissa is in units of the whole run.
+    slope = seen.line.slope / settings.steps
+    return LaneResult(seen, slope, loss, params, saved, outcome, jnp.asarray(evaluations))
 
 
 def map_lanes(lane: Callable[[PyTree], LaneResult], lanes: PyTree) -> LaneResult:
