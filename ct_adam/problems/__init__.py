@@ -1,5 +1,6 @@
-"""What is optimized: analytic losses, gradient streams, small networks on embedded data."""
+"""What is optimized: analytic losses, gradient streams, small networks on data."""
 
+from . import models as models
 from .analytic import quadratic as quadratic
 from .analytic import rosenbrock as rosenbrock
 from .base import AbstractProblem as AbstractProblem
@@ -11,9 +12,17 @@ from .base import working_dtype as working_dtype
 from .batches import Minibatches as Minibatches
 from .batches import fixed_batch as fixed_batch
 from .batches import full_batch as full_batch
+from .data import MissingData as MissingData
+from .data import Text as Text
+from .data import images as images
+from .data import text as text
 from .digits import digits_data as digits_data
 from .digits import digits_logistic as digits_logistic
 from .digits import digits_mlp as digits_mlp
+from .networks import image_network as image_network
+from .networks import text_network as text_network
+from .registry import PROBLEMS as PROBLEMS
+from .registry import problem_named as problem_named
 from .streams import ContinuousStream as ContinuousStream
 from .streams import GradientStream as GradientStream
 from .streams import alternating_stream as alternating_stream

@@ -10,6 +10,7 @@ from ..named import accepted, imported
 from .analytic import quadratic, rosenbrock
 from .base import AbstractProblem, as_params, as_problem
 from .digits import digits_logistic, digits_mlp
+from .networks import image_network, text_network
 
 Factory = Callable[..., tuple[Any, PyTree]]
 
@@ -29,6 +30,11 @@ PROBLEMS: dict[str, Factory] = {
     "rosenbrock": _rosenbrock,
     "digits_logistic": lambda seed: digits_logistic(seed=seed),
     "digits_mlp": lambda seed: digits_mlp((32,), seed=seed),
+    "digits_convnet": lambda seed: image_network("digits", norm="group", seed=seed),
+    # Its 10 000 test images: the small networks here do not need the other 60 000.
+    "mnist_convnet": lambda seed: image_network("mnist", "test", norm="group", seed=seed),
+    "topics_transformer": lambda seed: text_network("python_topics", seed=seed),
+    "shakespeare_transformer": lambda seed: text_network("tinyshakespeare", seed=seed),
 }
 
 

@@ -1,0 +1,195 @@
+"""A small convolutional network, with the normalisations that make its weights scale-invariant."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from .layers import (
+    ACTIVATIONS,
+    Activation,
+    Initializer,
+    Linear,
+    Size,
+    check_option,
+    check_sizes,
+    standardize,
+)
+
+Norm = Literal["batch", "group", "layer"]
+
+WIDTHS = {"small": (8, 16), "medium": (16, 32, 64)}
+GROUPS = 4  # divides every width
+
+
+def convolve(
+    x: Float[Array, "height width inputs"], weight: Float[Array, "3 3 inputs outputs"], stride: int
+) -> Float[Array, "rows columns outputs"]:
+    """Cross-correlation with one ring of zeros around the image, rows = ⌈height / stride⌉.
+
+    The ring is given in numbers: JAX's `"SAME"` pads an even image at stride 2 on one side only.
+    """
+    return lax.conv_general_dilated(
+        x[None],
+        weight,
+        (stride, stride),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+
+
+class Normalization(eqx.Module):
+    """Mean 0, variance 1, then a scale and a shift a channel.
+
+    - `"batch"`: a channel over the positions and images of the batch (Ioffe & Szegedy 2015).
+    - `"group"`: four groups of channels, each over its channels and positions (Wu & He 2018).
+    - `"layer"`: all channels and positions of one image together, i.e. one group.
+
+    Batch normalisation always takes the statistics of the batch at hand. Running averages would be
+    a state beside the parameters that every evaluation moves; a flow, its adaptive solver and a
+    line of lanes evaluate the loss where and as often as they like, so it must be a function of the
+    parameters alone.
+    """
+
+    scale: Float[Array, " channels"]
+    shift: Float[Array, " channels"]
+    kind: Norm = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+
+    def __init__(self, draw: Initializer, channels: int, kind: Norm, eps: float):
+        self.scale, self.shift = draw.ones(channels), draw.zeros(channels)
+        self.kind, self.eps = kind, eps
+
+    def __call__(
+        self, x: Float[Array, "height width channels"]
+    ) -> Float[Array, "height width channels"]:
+        if self.kind == "batch":
+            normal = self._over_batch(x)
+        else:
+            groups = GROUPS if self.kind == "group" else 1
+            grouped = x.reshape(*x.shape[:2], groups, -1)
+            normal = standardize(grouped, (0, 1, 3), self.eps).reshape(x.shape)
+        return normal * self.scale + self.shift
+
+    def _over_batch(self, x: Array) -> Array:
+        try:
+            return standardize(x, (0, 1), self.eps, axis_name="batch")
+        except NameError as error:  # JAX's word for an axis that nobody mapped
+            raise ValueError(
+                "norm = 'batch' needs the whole batch: call models.apply(model, inputs), or "
+                "jax.vmap(model, axis_name='batch')(inputs)."
+            ) from error
+
+
+class Block(eqx.Module):
+    """A convolution of stride 2, the normalisation or a bias, the activation."""
+
+    weight: Float[Array, "3 3 inputs outputs"]
+    bias: Float[Array, " outputs"] | None
+    norm: Normalization | None
+    activation: Activation = eqx.field(static=True)
+
+    def __init__(
+        self,
+        draw: Initializer,
+        inputs: int,
+        outputs: int,
+        norm: Norm | None,
+        activation: Activation,
+        eps: float,
+    ):
+        gain = ACTIVATIONS[activation][1]
+        self.weight = draw.normal((3, 3, inputs, outputs), 9 * inputs, gain)
+        # One or the other: a bias before a normalisation is (all but) a direction without effect.
+        self.bias = draw.zeros(outputs) if norm is None else None
+        self.norm = None if norm is None else Normalization(draw, outputs, norm, eps)
+        self.activation = activation
+
+    def __call__(
+        self, x: Float[Array, "height width inputs"]
+    ) -> Float[Array, "rows columns outputs"]:
+        x = convolve(x, self.weight, stride=2)
+        if self.bias is not None:
+            x = x + self.bias
+        if self.norm is not None:
+            x = self.norm(x)
+        return ACTIVATIONS[self.activation][0](x)
+
+
+class ConvNet(eqx.Module):
+    """3 × 3 convolutions of stride 2, a mean over positions, a linear map to the classes.
+
+    With a normalisation the loss does not change if a block's `weight` is multiplied by a positive
+    number: exactly for `eps = 0`, else up to eps / variance. These are the networks of EQUATIONS'
+    scale-invariant weights. Weights ~ N(0, gain²/fan-in), biases and shifts 0, scales 1.
+
+    **Arguments:**
+
+    - `shape`: of one image, (height, width, channels).
+    - `classes`: two or more.
+    - `norm`: None, `"batch"`, `"group"` or `"layer"`. `"batch"` needs the whole batch and always
+        takes its statistics: call the model through `apply`.
+    - `size`: `"small"`, channels 8 and 16; `"medium"`, 16, 32 and 64.
+    - `seed`: of NumPy's default generator.
+    - `activation`: `"gelu"`, smooth, which an adaptive ODE solver needs; or `"relu"`, `"tanh"`.
+    - `eps`: added to variances. With 0, channels that are constant give NaN.
+    - `dtype`: of the parameters, JAX's default float type if None.
+
+    **Raises:** `ValueError` for an option that does not exist or a shape that is none; and, called
+    without a batch, where `norm="batch"`.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> from ct_adam.problems.models import apply
+        >>> model = ConvNet((8, 8, 1), classes=10, norm="batch")
+        >>> apply(model, jnp.ones((5, 8, 8, 1))).shape
+        (5, 10)
+    """
+
+    blocks: tuple[Block, ...]
+    head: Linear
+    shape: tuple[int, ...] = eqx.field(static=True)
+    classes: int = eqx.field(static=True)
+    norm: Norm | None = eqx.field(static=True)
+    size: Size = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int,
+        norm: Norm | None = None,
+        size: Size = "small",
+        seed: int = 0,
+        *,
+        activation: Activation = "gelu",
+        eps: float = 1e-5,
+        dtype: Any = None,
+    ):
+        check_option("norm", norm, (None, "batch", "group", "layer"))
+        check_option("size", size, WIDTHS)
+        check_option("activation", activation, ACTIVATIONS)
+        self.shape = check_sizes("shape", shape, 3)
+        if len(self.shape) != 3 or classes < 2:
+            raise ValueError(
+                f"shape = {self.shape} must be (height, width, channels) and classes = {classes} "
+                "two or more."
+            )
+        self.classes, self.norm, self.size, self.activation = classes, norm, size, activation
+        draw = Initializer(seed, dtype)
+        widths = (self.shape[-1], *WIDTHS[size])
+        self.blocks = tuple(Block(draw, n, m, norm, activation, eps) for n, m in pairwise(widths))
+        self.head = Linear(draw, widths[-1], classes)
+
+    def __call__(self, image: Float[Array, "height width channels"]) -> Float[Array, " classes"]:
+        """One image of shape `shape` to logits."""
+        if image.shape != self.shape:
+            raise ValueError(f"image of shape {image.shape} must be of shape {self.shape}.")
+        x = image.astype(self.head.weight.dtype)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(jnp.mean(x, (0, 1)))
