@@ -103,3 +103,19 @@ def test_bad_input_exits_with_2(mine, capsys, case):
     error = capsys.readouterr().err.strip().split("\n")[-1]
     assert error.startswith("ct-adam: ")
     assert words in error
+
+
+def test_ctrl_c_keeps_the_flows_that_are_done(monkeypatch):
+    from ct_adam.sweep import following
+
+    solve, calls = following.solve, []
+
+    def stops(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr(following, "solve", stops)
+    config = sweep.FollowConfig(problem="quadratic", flow="log,lag,euler", steps=10)
+    assert sweep.follow(config).flow.values.tolist() == ["log"]

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 
-def test_python_blocks(capsys):
+def test_python_blocks(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes a checkpoint
     text = (Path(__file__).parents[1] / "README.md").read_text()
     namespace = {}
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     error, update = capsys.readouterr().out.strip().split("\n")
@@ -16,3 +17,5 @@ def test_python_blocks(capsys):
     largest, _, bound = update.partition(" <= ")
     assert float(largest) <= float(bound)
     assert namespace["table"].sizes["lane"] == 3
+    assert namespace["long"].loss[-1] < namespace["long"].loss[0]
+    assert (tmp_path / "out" / "mine" / "state.npz").exists()

@@ -55,6 +55,7 @@ def solve(
     warm_steps: int = 0,
     throw: bool = True,
     dt0: float | None = None,
+    progress: bool = False,
 ) -> Trajectory:
     """Integrates a flow over `steps` optimizer steps.
 
@@ -78,6 +79,11 @@ def solve(
         schedules and streams then starts at `warm_steps`.
     - `throw`: raise if the run does not reach its end; otherwise see `.result`.
     - `dt0`: length of the first solver step (needed by constant-step controllers).
+    - `progress`: show a bar with the time left.
+
+    After a gap without gradients and b2 < b1², u falls from huge to ordinary within a tiny
+    fraction of a step; the error of the parameters is then far above `rtol`, that of u is not
+    (see `experiments/state_formulation.py`).
 
     **Returns:** a `Trajectory`.
 
@@ -113,6 +119,7 @@ def solve(
         solver_budget(steps) if max_solver_steps is None else max_solver_steps,
         warm_steps,
         None if dt0 is None else jnp.asarray(dt0, dtype),
+        diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
     )
     return raise_unless_okay(trajectory) if throw else trajectory
 
@@ -134,6 +141,7 @@ def _solve(
     max_solver_steps: int,
     warm_steps: int,
     dt0: Array | None,
+    progress_meter: diffrax.AbstractProgressMeter,
 ) -> Trajectory:
     dtype = steps.dtype
     state = warm_state(flow, problem, params, warm_steps)
@@ -166,6 +174,7 @@ def _solve(
         event=event,
         max_steps=max_solver_steps,
         throw=False,
+        progress_meter=progress_meter,
     )
     assert solution.ts is not None
     assert solution.ys is not None

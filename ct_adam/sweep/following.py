@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..decays import choice
+from ..flows import AbstractFlow
 from ..flows.registry import FLOWS, flow_named
 from ..optimizers.registry import optimizer_named
 from ..problems import AbstractProblem
@@ -71,6 +72,8 @@ def follow(
     included) and `outcome`. Both sides are saved at the same whole steps: nothing is interpolated
     on the discrete side.
 
+    Ctrl-C keeps the flows that are done.
+
     **Raises:** `ValueError` for bad input.
     """
     config = FollowConfig() if config is None else config
@@ -91,12 +94,22 @@ def follow(
         warm_steps=config.warm_steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
+        progress=progress is not None,
     )
+    decay = "l2" if config.optimizer == "adam_l2" else "decoupled"
     rows = []
-    for name in names:
-        tell(name)
-        rows.append(_row(name, config, problem, params, saved, discrete))
-    return _dataset(config, names, rows, discrete, params, time.perf_counter() - begun)
+    try:
+        for name in names:
+            tell(name)
+            flow = flow_named(name, **_hyperparameters(config), decay=decay)
+            path, seconds = _timed(flow, config, problem, params, saved, progress is not None)
+            rows.append(_row(path, discrete, seconds))
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        tell(f"stopped: {len(rows)} of {len(names)} flows are kept")
+    total = time.perf_counter() - begun
+    return _dataset(config, names[: len(rows)], rows, discrete, params, total)
 
 
 def _hyperparameters(config: FollowConfig) -> dict[str, float]:
@@ -104,22 +117,32 @@ def _hyperparameters(config: FollowConfig) -> dict[str, float]:
     return {name: getattr(config, name) for name in names}
 
 
-def _row(
-    name: str,
+def _timed(
+    flow: AbstractFlow,
     config: FollowConfig,
     problem: AbstractProblem,
     params: PyTree,
     saved: np.ndarray,
-    discrete: Trajectory,
-) -> dict[str, Any]:
-    decay = "l2" if config.optimizer == "adam_l2" else "decoupled"
-    flow = flow_named(name, **_hyperparameters(config), decay=decay)
+    progress: bool,
+) -> tuple[Trajectory, float]:
     begun = time.perf_counter()
     path = solve(
-        flow, problem, params, config.steps, save_steps=saved, warm_steps=config.warm_steps,
-        rtol=config.rtol, atol=config.atol, throw=False,
-    )  # fmt: skip
+        flow,
+        problem,
+        params,
+        config.steps,
+        save_steps=saved,
+        warm_steps=config.warm_steps,
+        rtol=config.rtol,
+        atol=config.atol,
+        throw=False,
+        progress=progress,
+    )
     jax.block_until_ready(path.params)
+    return path, time.perf_counter() - begun
+
+
+def _row(path: Trajectory, discrete: Trajectory, seconds: float) -> dict[str, Any]:
     distance = compare(path, discrete)
     spent = path.stats["evaluations"]
     return {
@@ -130,7 +153,7 @@ def _row(
         "relative_error": distance.relative_error,
         "solver_steps": int(path.stats["num_steps"]),
         "evaluations": -1 if spent is None else int(spent),
-        "wall_seconds": time.perf_counter() - begun,
+        "wall_seconds": seconds,
         "outcome": outcome_name(path.result),
     }
 
