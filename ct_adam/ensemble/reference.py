@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 
 from ..flows import AbstractFlow
 from ..problems import AbstractProblem
+from ..simulate.controllers import end_at
 from ..simulate.outcome import OUTCOME, all_finite, flow_outcome, run_outcome, start_is_finite
 from ..simulate.solve import (
     controller_for,
@@ -142,7 +143,7 @@ class Observer(diffrax.AbstractAdaptiveStepSizeController):
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state.inner
         )
         half = self.settings.warm_steps + self.settings.steps / 2
-        next_t1 = jnp.where((next_t0 < half) & (next_t1 > half - 1e-3), half, next_t1)
+        next_t1 = jnp.where(next_t0 < half, end_at(next_t0, next_t1, half), next_t1)
         size, loss = self._look(t1, y1_candidate, args)
         seen, log_update = controller_state.reductions.see(size, loss), floored_log(size)
         if self.settings.wants_line:

@@ -117,9 +117,17 @@ class WholeStepBreaks(diffrax.AbstractAdaptiveStepSizeController):
 
 
 def _to_break(t0: Any, t1: Any) -> Any:
-    """t1, or the first whole number after t0 if t1 comes within a thousandth of it or beyond."""
-    whole = jnp.floor(t0) + 1
-    return jnp.where(t1 > whole - 1e-3, whole, t1)
+    """The end t1 of a step, or the first whole number after t0 if t1 nearly reaches it."""
+    return end_at(t0, t1, jnp.floor(t0) + 1)
+
+
+def end_at(t0: Any, t1: Any, wanted: Any) -> Any:
+    """`wanted` if a step from t0 to t1 ends beyond it, or so close that a tenth more ends there.
+
+    Not more than a tenth: after a rejection the controller shortens a step by a tenth at least, so
+    that the next one is not stretched as far again, for ever.
+    """
+    return jnp.where(t0 + 1.1 * (t1 - t0) > wanted, wanted, t1)
 
 
 def default_controller(

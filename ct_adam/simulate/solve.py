@@ -102,6 +102,9 @@ def solve(
     check_steps(steps, warm_steps)
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps + 1 - flow.lag)
+    solver = diffrax.Tsit5() if solver is None else solver
+    if problem.held:
+        _check_stays_in_step(solver, controller)
     dtype = working_dtype(params)
     trajectory = _solve(
         as_dynamic(flow, dtype),
@@ -110,7 +113,7 @@ def solve(
         jnp.asarray(steps, dtype),
         jnp.asarray(checked_save_steps(save_steps, steps, DEFAULT_SAVES)),
         save,
-        diffrax.Tsit5() if solver is None else solver,
+        solver,
         controller,
         event,
         diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
@@ -122,6 +125,25 @@ def solve(
         diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
     )
     return raise_unless_okay(trajectory) if throw else trajectory
+
+
+def _check_stays_in_step(
+    solver: diffrax.AbstractSolver, controller: diffrax.AbstractStepSizeController | None
+) -> None:
+    """Refuses what would see a gradient of another step than the one that it integrates over."""
+    tableau = getattr(solver, "tableau", None)
+    nodes = getattr(tableau, "c", None)
+    if nodes is not None and np.max(nodes) > 1:
+        raise ValueError(
+            f"{type(solver).__name__} looks beyond the end of its step, where a stream or batch "
+            "has another gradient: take Kvaerno3, or an explicit solver."
+        )
+    adaptive = diffrax.AbstractAdaptiveStepSizeController
+    if controller is not None and not isinstance(controller, adaptive):
+        raise ValueError(
+            f"{type(controller).__name__} does not stop at whole steps, where a stream's or "
+            "minibatches' gradient jumps: take an adaptive controller."
+        )
 
 
 @eqx.filter_jit
@@ -244,8 +266,10 @@ def controller_for(
     """The user's controller or the default one, with break points where the problem has them."""
     if controller is None:
         controller = default_controller(flow, rtol, atol, dtype, last_step)
-    adaptive = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
-    return WholeStepBreaks(controller) if problem.held and adaptive else controller
+    if not problem.held:
+        return controller
+    assert isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
+    return WholeStepBreaks(controller)
 
 
 def count_evaluations(

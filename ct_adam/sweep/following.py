@@ -14,6 +14,7 @@ from ..flows import AbstractFlow
 from ..flows.registry import FLOWS, flow_named
 from ..optimizers.registry import optimizer_named
 from ..problems import AbstractProblem
+from ..problems.models import count_parameters
 from ..problems.registry import problem_named
 from ..simulate import Trajectory, compare, run, solve
 from ..simulate.trajectory import outcome_name
@@ -193,9 +194,8 @@ def _dataset(
         dims = ("flow", "step") if values.ndim == 2 else ("flow",)
         dataset[key] = (dims, values, {"long_name": label, "units": units})
     dataset["optimizer_loss"] = ("step", np.asarray(discrete.loss), {"long_name": "loss"})
-    count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
     dataset.attrs = provenance(config, seconds) | {
-        "parameters": count,
+        "parameters": count_parameters(params),
         "optimizer_outcome": outcome_name(discrete.result),
     }
     return dataset

@@ -21,6 +21,7 @@ from ..problems import (
     vanishing_stream,
     worst_case_stream,
 )
+from ..problems.models import count_parameters
 from ..problems.registry import problem_named
 
 PANELS = ("worst_case", "vanishing", "quadratic", "network")
@@ -193,7 +194,8 @@ def _own(config: RegionConfig) -> Panel:
     assert config.problem is not None
     problem, params = problem_named(config.problem, config.seed)
     steps, cells = config.network_steps, config.network_cells
-    return _loss_panel(config.problem, problem, params, steps, cells, config)
+    title = f"{config.problem}, {count_parameters(params)} parameters"
+    return _loss_panel(title, problem, params, steps, cells, config)
 
 
 def panels_of(config: RegionConfig) -> dict[str, Panel]:
