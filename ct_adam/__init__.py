@@ -12,6 +12,7 @@ from .flows import KAdamFlow as KAdamFlow
 from .flows import SignFlow as SignFlow
 from .optimizers import adam_l2 as adam_l2
 from .optimizers import adam_prox as adam_prox
+from .optimizers import adamw as adamw
 from .optimizers import k_adam as k_adam
 from .optimizers import sgdw as sgdw
 from .optimizers import sign_descent as sign_descent

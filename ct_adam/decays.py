@@ -69,7 +69,7 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
     others are finite and not negative. Schedules and tracers cannot be looked at and are left out.
     """
     for name, value in values.items():
-        if callable(value) or isinstance(value, Tracer):
+        if isinstance(value, Tracer) or (callable(value) and name == "learning_rate"):
             continue
         try:
             number = np.asarray(value, dtype=float)
@@ -127,7 +127,7 @@ class Hyperparameters(eqx.Module):
     ):
         self.learning_rate, self.eps, self.eps_root = learning_rate, eps, eps_root
         self.weight_decay, self.decay = weight_decay, decay
-        self.b1, self.b2 = (tuple(b) if isinstance(b, tuple | list) else (b,) for b in (b1, b2))
+        self.b1, self.b2 = _stages(b1), _stages(b2)
         choice("decay", decay, ("decoupled", "l2"))
         if len(self.b1) != len(self.b2) or not self.b1:
             raise ValueError(
@@ -154,6 +154,15 @@ class Hyperparameters(eqx.Module):
     def outer_weight_decay(self) -> Scalar:
         """λ of the decay that acts beside the update; 0 where it acts inside (`"l2"`)."""
         return self.weight_decay if self.decay == "decoupled" else 0.0
+
+
+def _stages(b: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """One decay a stage; NumPy's numbers become Python's, so that a zero of theirs removes too."""
+    stages = tuple(b) if isinstance(b, tuple | list) else (b,)
+    return tuple(
+        b.item() if isinstance(b, np.generic | np.ndarray) and np.ndim(b) == 0 else b
+        for b in stages
+    )
 
 
 def learning_rate_at(learning_rate: Scalar | Schedule, step: Any) -> Any:

@@ -52,7 +52,7 @@ def quotient(m_hat: np.ndarray, v_hat: np.ndarray, hyper: Hyper) -> np.ndarray:
     return np.where(bottom > 0, m_hat / np.where(bottom > 0, bottom, 1), 0.0)
 
 
-# ---- the discrete optimizer ---------------------------------------------------------------------
+# ---- the discrete optimizer ----------------------------------------------------------------------
 
 
 def adam_step(step, params, moments, gradient, hyper):
@@ -90,7 +90,7 @@ def adam_run(gradient, params, steps: int, hyper: Hyper):
     return params, moments, Path(np.array(path), np.array(updates))
 
 
-# ---- the flow, by DOP853 ------------------------------------------------------------------------
+# ---- the flow, by DOP853 -------------------------------------------------------------------------
 
 # Where the reference for start "zero" begins. There m̂ = m/B obeys m̂' = a (x - m̂)/B, x the
 # moment's input, and a/B → 1/s: whatever m̂ is at s0, its error falls as s0/s. Beginning with
@@ -279,3 +279,14 @@ def held_flow(
         path.append(theta)
         updates.append(update(m, v, g, n + 1.0))
     return Path(np.array(path), np.array(updates))
+
+
+# ---- the loss that the tests of the continuous side share ----------------------------------------
+
+CURVATURE = np.array([1.0, 3.0, 10.0, 30.0])
+BEGIN = np.array([1.0, -1.0, 0.5, 2.0])
+
+
+def ripple_gradient(step: float, params: np.ndarray) -> np.ndarray:
+    """Of ½Σhθ² + Σcos 2θ: smooth, not convex, not quadratic."""
+    return CURVATURE * params - 2 * np.sin(2 * params)

@@ -78,12 +78,12 @@ def test_a_flow_sees_batch_n_plus_1_after_step_n():
 def test_flow_follows_minibatch_adam():
     problem = Minibatches(mean_square, DATA, 5, seed=3)
     flow = ct.AdamFlow(1e-3, eps=1e-3)
-    # The moments are those of the discrete run for a given stream; what is left is the η² of the
-    # parameters' motion between steps: 1e-3 of the distance, and no more at a hundred steps.
+    # The parameters move while a batch is held: a few η apart (EQUATIONS §1), where wrong batches
+    # would add up to √100 η and more.
     error = ct.compare(
         ct.solve(flow, problem, jnp.zeros(3), 100), ct.run(flow, problem, jnp.zeros(3), 100)
     )
-    assert error.relative_error < 0.02
+    assert error.max_error < 3e-3
 
 
 def test_full_and_fixed_batch():

@@ -76,7 +76,7 @@ def test_table(tmp_path, capsys):
     assert main(args) == 0
     captured = capsys.readouterr()
     assert "4 parameters" in captured.out
-    assert captured.out.count("successful") == 3
+    assert captured.out.count("successful") == 4  # and the optimizer
     assert "running log" in captured.err
 
 

@@ -9,6 +9,7 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ct_adam as ct
@@ -46,6 +47,7 @@ def test_interrupted_run_is_kept_and_resumed(tmp_path, monkeypatch, at):
     interrupt_at(monkeypatch, at)
     partial = go(tmp_path / "cut")
     assert len(partial.steps) == at
+    assert partial.result == ct.OUTCOME.interrupted
     same(partial.params, whole.params[:at])
     monkeypatch.undo()
     same(go(tmp_path / "cut"), whole)
@@ -57,7 +59,7 @@ def interrupt_at(monkeypatch, at):
 
     def counted(runner, carry):
         calls.append(1)
-        if len(calls) > at:
+        if len(calls) > at + 1:  # the first call only writes the program down
             raise KeyboardInterrupt
         return record(runner, carry)
 
@@ -109,6 +111,17 @@ def test_another_runs_checkpoint_is_refused(tmp_path):
     other = ct.k_adam(0.02, 0.9, 0.99)
     with pytest.raises(ValueError, match="checkpoint of another run"):
         ct.run(other, PROBLEM, START, 200, checkpoint=tmp_path, checkpoint_every=16)
+
+    def warm_up(peak):
+        schedule = optax.linear_schedule(0.0, peak, 10)
+        return ct.run(ct.k_adam(schedule, 0.9, 0.99), PROBLEM, START, 30, checkpoint=tmp_path / "w")
+
+    warm_up(0.1)  # its first step moves nothing: the schedule itself must tell
+    with pytest.raises(ValueError, match="checkpoint of another run"):
+        warm_up(0.2)
+    go(tmp_path / "s", save=lambda step, params, update, loss: params.max())
+    with pytest.raises(ValueError, match="checkpoint of another run"):
+        go(tmp_path / "s", save=lambda step, params, update, loss: params.min())
     (tmp_path / "part-1.npz").write_bytes(b"half")
     with pytest.raises(ValueError, match="damaged"):
         go(tmp_path)

@@ -1,6 +1,7 @@
 """`ct-adam compare`: flows beside the optimizer."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +46,7 @@ def as_json(dataset: Any) -> dict[str, Any]:
     """Configuration and, by flow, the numbers of the table."""
     rows = {
         name: {
-            key: dataset[key].sel(flow=name).item()
+            key: _finite(dataset[key].sel(flow=name).item())
             for key in dataset.data_vars
             if dataset[key].dims == ("flow",)
         }
@@ -54,5 +55,12 @@ def as_json(dataset: Any) -> dict[str, Any]:
     return {
         "config": json.loads(dataset.attrs["config"]),
         "parameters": dataset.attrs["parameters"],
+        "optimizer_outcome": dataset.attrs["optimizer_outcome"],
+        "interrupted": bool(dataset.attrs["interrupted"]),
         "flows": rows,
     }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

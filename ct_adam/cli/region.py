@@ -33,8 +33,8 @@ def region(
             bar.update(done - bar.n)
 
         tree = sweep.region(config, progress)
-    sweep.write_tree(tree, store)
     figure = plotting.region_figure(tree)
+    sweep.write_tree(tree, store)
     paths = plotting.save_figure(figure, folder / "region", tree.attrs)
     print(sweep.describe(tree))
     print(f"\nWrote {store}, {', '.join(str(path) for path in paths)} in {_seconds(tree)} s.")

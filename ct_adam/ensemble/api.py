@@ -17,7 +17,7 @@ from ..optimizers import Optimizer
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
 from ..simulate.solve import solver_budget
-from ..simulate.trajectory import Save, UpdateKind, check_steps
+from ..simulate.trajectory import Save, UpdateKind, check_steps, check_tolerances
 from .case import as_case, hyperparameters_of_method
 from .reference import LaneResult, Settings, flow_lane, jit_map_lanes, optimizer_lane
 from .table import METRICS, to_dataset
@@ -82,6 +82,8 @@ def ensemble(
     for metric in metrics:
         choice("metrics", metric, METRICS)
     check_steps(steps, warm_steps)
+    check_tolerances(rtol, atol, max_solver_steps)
+    steps, warm_steps = int(steps), int(warm_steps)
     params = as_params(params)
     dtype = working_dtype(params)
     columns = _columns(lanes, dtype)
@@ -114,7 +116,7 @@ class _Lane(eqx.Module):
         problem, params, method = _resolve(self.make, self.loss, self.params, lane)
         if isinstance(method, AbstractFlow):
             return flow_lane(method, problem, params, self.settings)
-        rule = method.rule if isinstance(method, Optimizer) else None
+        rule = getattr(method, "rule", None)
         return optimizer_lane(method, rule, problem, params, self.settings)
 
 
@@ -137,6 +139,8 @@ def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray
     columns = {}
     for name, values in lanes.items():
         column = np.asarray(values)
+        if name in (*METRICS, "parameter", "lane"):
+            raise ValueError(f"lanes[{name!r}] would hide a column of the table: rename it.")
         if column.ndim != 1 or column.dtype.kind not in "fiu":
             raise ValueError(f"lanes[{name!r}] must be one-dimensional and numeric.")
         columns[name] = column.astype(dtype) if column.dtype.kind == "f" else column
@@ -178,15 +182,27 @@ def _check_lanes(
     return "u" if known[0] else "step"
 
 
+def _cpus() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def _over_threads(lane: _Lane, columns: dict[str, np.ndarray]) -> LaneResult:
     """All lanes, every T-th on thread t: neighbours cost alike, so the threads end together."""
     count = len(next(iter(columns.values())))
-    threads = min(os.cpu_count() or 1, count)
+    threads = min(_cpus(), count)
     padded = -(-count // threads) * threads
     order = np.minimum(np.arange(padded), count - 1).reshape(-1, threads)
     parts = [{k: column[order[:, t]] for k, column in columns.items()} for t in range(threads)]
+    wide = jax.config.jax_enable_x64  # a context of the caller's thread, unknown to the others
+
+    def run(part: dict[str, np.ndarray]) -> LaneResult:
+        with jax.enable_x64(wide):
+            return jax.device_get(jit_map_lanes(lane, part))
+
     with ThreadPoolExecutor(threads) as pool:
-        results = list(pool.map(lambda part: jax.device_get(jit_map_lanes(lane, part)), parts))
+        results = list(pool.map(run, parts))
     arrays = [eqx.filter(result, eqx.is_array) for result in results]
     return jax.tree.map(
         lambda *xs: np.stack(xs, axis=1).reshape(padded, *xs[0].shape[1:])[:count], *arrays

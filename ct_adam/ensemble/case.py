@@ -47,7 +47,7 @@ def hyperparameters_of_method(method: Any) -> dict[str, Any]:
     if isinstance(method, AbstractAdamFlow):
         return method.hyperparameters.named()
     if isinstance(method, Optimizer):
-        return method.hyperparameters
+        return getattr(method, "hyperparameters", {})
     if isinstance(method, AbstractFlow):
         return {name: getattr(method, name) for name in method.__dataclass_fields__}
     return {}

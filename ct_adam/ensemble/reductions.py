@@ -58,7 +58,7 @@ class Reductions(NamedTuple):
 
 def largest(tree: PyTree) -> Float[Array, ""]:
     """max |x| over all entries of all leaves."""
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]))
 
 
 def floored_log(size: Float[Array, ""]) -> Float[Array, ""]:

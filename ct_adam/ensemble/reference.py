@@ -85,9 +85,11 @@ def flow_lane(
     end_step, end = solution.ts[0], jax.tree.map(lambda leaf: leaf[0], solution.ys)  # pyright: ignore[reportOptionalSubscript]
     seen = solution.controller_state.reductions  # pyright: ignore[reportOptionalMemberAccess]
     outcome = flow_outcome(
-        solution.result, start_is_finite(problem, t0, params), all_finite((end, seen.max_update))
+        solution.result, start_is_finite(problem, 0, params), all_finite((end, seen.max_update))
     )
-    spent = count_evaluations(solver, solution.stats["num_steps"], problem, settings.steps)
+    spent = count_evaluations(
+        solver, solution.stats["num_steps"], problem, settings.steps, settings.warm_steps
+    )
     params_end = flow.params(end)
     update = flow.update(end_step, end, problem)
     return _result(seen, problem, params_end, update, outcome, spent, settings)
@@ -187,7 +189,7 @@ def optimizer_lane(
         return optimizer_step(optimizer, problem, n, *carry)[:2]
 
     def step(n: Array, carry: Any) -> Any:
-        before, state, seen, _ = carry
+        before, state, seen = carry
         after, state, delta = optimizer_step(optimizer, problem, n, before, state)
         update = update_of(n, before, delta)
         size = largest(update)
@@ -199,14 +201,19 @@ def optimizer_lane(
             weight = jnp.where(2 * (n - start) >= steps, 1.0, 0.0).astype(dtype)
             line = seen.line.add(weight, since.astype(dtype), floored_log(size))
             seen = seen._replace(line=line)
-        return after, state, seen, update
+        return after, state, seen
 
     carry = jax.lax.fori_loop(0, settings.warm_steps, warm, (params, optimizer.init(params)))
-    first = jax.tree.map(jnp.zeros_like, params)
-    end, _, seen, update = jax.lax.fori_loop(
-        start, start + steps, step, (*carry, Reductions.empty(dtype), first)
+    end, state, seen = jax.lax.fori_loop(
+        start, start + steps, step, (*carry, Reductions.empty(dtype))
     )
-    finite = all_finite((end, seen.max_update))
+    finite = all_finite((end, seen.max_update, eqx.filter(state, eqx.is_inexact_array)))
+    # `save` sees θ_N and the update that would lead on from it, NaN where no gradient is left.
+    last = start + steps
+    update = update_of(last, end, optimizer_step(optimizer, problem, last, end, state)[2])
+    if problem.steps_available is not None:
+        there = last < problem.steps_available
+        update = jax.tree.map(lambda u: jnp.where(there, u, jnp.nan), update)
     outcome = run_outcome(start_is_finite(problem, 0, params), finite)
     evaluations = jnp.asarray(settings.warm_steps) + steps
     return _result(seen, problem, end, update, outcome, evaluations, settings)

@@ -31,8 +31,8 @@ _LABELS = {
 }
 
 LANE_LABELS = {
-    "b1": ("first-moment decay b1", "1/step"),
-    "b2": ("second-moment decay b2", "1/step"),
+    "b1": ("first-moment decay b1", "1"),
+    "b2": ("second-moment decay b2", "1"),
     "learning_rate": ("learning rate", "1"),
     "weight_decay": ("weight decay", "1"),
 }

@@ -22,7 +22,7 @@ from ..decays import (
 )
 from ..optimizers import Optimizer, StageState, averaged, from_hyperparameters, map_moments
 from ..optimizers.stage import normalized
-from ..problems import AbstractProblem, as_problem
+from ..problems import AbstractProblem, as_problem, like
 from ..problems.base import Loss
 from .base import AbstractFlow, parameter_scale
 
@@ -138,7 +138,7 @@ class AbstractAdamFlow(AbstractFlow):
 
     def _gradient(self, step: Any, params: PyTree, loss: Loss | AbstractProblem) -> PyTree:
         problem = as_problem(loss)
-        gradient = problem.gradient(problem.seen(step, self.lag), params)
+        gradient = like(problem.gradient(problem.seen(step, self.lag), params), params)
         shared = self.hyperparameters
         if shared.decay == "l2":
             gradient = jax.tree.map(lambda g, p: g + shared.weight_decay * p, gradient, params)
@@ -160,7 +160,9 @@ class AbstractAdamFlow(AbstractFlow):
     def _relaxation(self, b: Scalar, moment: Moment, target: PyTree) -> Moment:
         if moment is None:
             return None
-        return jax.tree.map(lambda x, y: rate(b, self.rates) * (y - x), moment, target)
+        return jax.tree.map(
+            lambda x, y: (rate(b, self.rates) * (y - x)).astype(x.dtype), moment, target
+        )
 
     def _update_of_stage(
         self, i: int, step: Any, origin: Array, stage_input: PyTree, m: Moment, v: Moment
@@ -190,9 +192,12 @@ class AbstractAdamFlow(AbstractFlow):
         1 - b^{w+1} e^{-a(s-w)} for `"first_step"`, 1 - b^w e^{-a(s-w)} for the other two, but
         `"paper"` from w = 0 has 1 - b^{1+s}, as it is printed.
         """
-        decayed = jnp.exp(-rate(b, self.rates) * (step - origin))
-        ours = 1 - b ** (origin + 1 - self.lag) * decayed
-        if self.start != "paper":
+        elapsed = rate(b, self.rates) * (step - origin)
+        if self.start == "first_step":
+            # As the discrete side computes it, so that update[0] is equal to rounding.
+            return 1 - b ** (origin + 1) * jnp.exp(-elapsed)
+        ours = -jnp.expm1(origin * jnp.log(b) - elapsed)  # keeps its digits from 0 on
+        if self.start == "zero":
             return ours
         return jnp.where(origin == 0, 1 - b ** (1 + step), ours)
 

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -64,12 +65,11 @@ def as_dynamic(flow: PyTree, dtype: Any) -> PyTree:
     """
 
     def convert(leaf: Any) -> Any:
-        if (
-            isinstance(leaf, bool)
-            or not isinstance(leaf, int | float | jax.Array)
-            or _is_zero(leaf)
-        ):
+        is_number = isinstance(leaf, int | float | jax.Array) and not isinstance(leaf, bool)
+        if not is_number or _is_zero(leaf):
             return leaf
+        if isinstance(leaf, float) and leaf < 1 <= float(np.asarray(leaf, dtype)):
+            raise ValueError(f"{leaf} rounds to 1 in {dtype}: give parameters of a longer type.")
         return jnp.asarray(leaf, dtype)
 
     return jax.tree.map(convert, flow)
@@ -80,5 +80,5 @@ def _is_zero(leaf: Any) -> bool:
 
 
 def parameter_scale(leaf: jax.Array, rtol: float, atol: float) -> jax.Array:
-    """atol + rtol·|θ|."""
-    return atol + rtol * jnp.abs(leaf)
+    """atol + rtol·|θ|, never below the smallest normal number."""
+    return jnp.maximum(atol + rtol * jnp.abs(leaf), jnp.finfo(leaf.dtype).tiny)

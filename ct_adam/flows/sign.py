@@ -43,7 +43,7 @@ class SignFlow(AbstractFlow):
 
     @property
     def lag(self) -> int:
-        return 0
+        return 1  # without memory, batch ⌊s⌋ rules from step ⌊s⌋ on (EQUATIONS §1)
 
     def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
         del loss
@@ -59,15 +59,17 @@ class SignFlow(AbstractFlow):
         return state
 
     def update(self, step: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
-        problem = as_problem(loss)
-        gradient = problem.gradient(problem.seen(step), state)
+        return self._signs(as_problem(loss).seen(step), state, loss)
+
+    def _signs(self, seen: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
+        gradient = as_problem(loss).gradient(seen, state)
         return jax.tree.map(lambda g: normalized(g, jnp.square(g), self.eps), gradient)
 
     def vector_field(self, step: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
         eta = learning_rate_at(self.learning_rate, step)
         return jax.tree.map(
             lambda u, p: (-eta * (u + self.weight_decay * p)).astype(p.dtype),
-            self.update(step, state, loss),
+            self._signs(as_problem(loss).seen(step, self.lag), state, loss),
             state,
         )
 

@@ -2,6 +2,7 @@
 
 from .adam import adam_l2 as adam_l2
 from .adam import adam_prox as adam_prox
+from .adam import adamw as adamw
 from .adam import from_hyperparameters as from_hyperparameters
 from .adam import k_adam as k_adam
 from .sgdw import sgdw as sgdw

@@ -62,8 +62,30 @@ def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer
     decayed = [optax.add_decayed_weights(shared.weight_decay, mask)]  # pyright: ignore[reportArgumentType]
     inner = decayed + stages if shared.decay == "l2" else stages + decayed
     rate = optax.scale_by_learning_rate(shared.learning_rate)  # pyright: ignore[reportArgumentType]
-    rule = UpdateRule(shared.learning_rate, shared.outer_weight_decay)
+    rule = UpdateRule(shared.learning_rate, shared.outer_weight_decay, mask)
     return Optimizer.make(optax.chain(*inner, rate), rule, shared.named())
+
+
+def adamw(
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    *,
+    eps_root: Scalar = 0.0,
+    mask: Any = None,
+) -> Optimizer:
+    """AdamW, and Adam without decay: `k_adam` of one stage. Arguments and errors as there.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> optimizer = adamw(0.1, weight_decay=1.0)
+        >>> params = jnp.array([1.0])
+        >>> print(optimizer.update(0 * params, optimizer.init(params), params)[0])
+        [-0.1]
+    """
+    return k_adam(learning_rate, b1, b2, eps, weight_decay, eps_root=eps_root, mask=mask)
 
 
 def adam_l2(

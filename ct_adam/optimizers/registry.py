@@ -5,18 +5,11 @@ from typing import Any
 
 import optax
 
-from ..named import accepted, imported
-from .adam import adam_l2, adam_prox, k_adam
-
-
-def _adamw(
-    learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, weight_decay: Any = 0.0
-) -> Any:
-    return k_adam(learning_rate, b1, b2, eps, weight_decay)
-
+from ..named import accepted, called, imported
+from .adam import adam_l2, adam_prox, adamw
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "adamw": _adamw,
+    "adamw": adamw,
     "adam_l2": adam_l2,
     "adam_prox": adam_prox,
 }
@@ -35,7 +28,11 @@ def optimizer_named(name: str, **hyperparameters: Any) -> optax.GradientTransfor
         True
     """
     factory = OPTIMIZERS.get(name) or imported(name, "optimizer", list(OPTIMIZERS))
-    made = factory(**accepted(factory, hyperparameters))
+    if hyperparameters.get("weight_decay") and "weight_decay" not in accepted(
+        factory, hyperparameters
+    ):
+        raise ValueError(f"{name} takes no weight_decay: leave it 0, or let the factory take it.")
+    made = called(name, factory, hyperparameters)
     if not isinstance(made, optax.GradientTransformation):
         raise ValueError(f"{name} returned {type(made).__name__}: return an optax transformation.")
     return made

@@ -97,20 +97,31 @@ def map_moments(leaf: Any, inputs: PyTree, m: PyTree | None, v: PyTree | None) -
 class UpdateRule(eqx.Module):
     """How the update u is read off a parameter step Δθ: u = -c Δθ/η(n) - λθ_n (DESIGN).
 
-    c = 1 + ηλ for a proximal optimizer (AdamProx), 1 otherwise.
+    c = 1 + ηλ for a proximal optimizer (AdamProx), 1 otherwise. Where η(n) = 0 no step tells u: it
+    is given as 0.
     """
 
     learning_rate: Scalar | Schedule
     weight_decay: Scalar = 0.0
+    mask: Any = None
     proximal: bool = eqx.field(static=True, default=False)
 
     def update(self, step: Any, params: PyTree, delta: PyTree) -> PyTree:
         """u, a PyTree like `params`; `step` counts from the start of the schedule."""
         eta = learning_rate_at(self.learning_rate, step)
         factor = 1 + eta * self.weight_decay if self.proximal else 1
-        return jax.tree.map(
-            lambda p, d: (-d * factor / eta - self.weight_decay * p).astype(p.dtype), params, delta
-        )
+        moves = jnp.asarray(eta) != 0
+        scale = factor / jnp.where(moves, eta, 1)
+
+        def leaf(p: Leaf, d: Leaf, decays: bool) -> Leaf:
+            decay = self.weight_decay * p if decays else 0
+            return jnp.where(moves, -d * scale - decay, 0).astype(p.dtype)
+
+        mask = self.mask(params) if callable(self.mask) else self.mask
+        mask = True if mask is None else mask
+        # The mask may be a prefix of the parameters, as optax allows.
+        whole = jax.tree.map(lambda m, part: jax.tree.map(lambda _: m, part), mask, params)
+        return jax.tree.map(leaf, params, delta, whole)
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):

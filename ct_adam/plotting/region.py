@@ -59,7 +59,7 @@ def region_figure(tree: "xarray.DataTree") -> "Figure":
 def _title(panel: "xarray.Dataset") -> str:
     first, _, rest = panel.attrs["title"].partition(", ")
     cells, steps = panel.sizes["b1"], panel.attrs["steps"]
-    return "\n".join([first, rest or "eps = 0", f"{steps} steps, {cells}² pairs"])
+    return "\n".join([first, rest, f"{steps} steps, {cells}² pairs"])
 
 
 def _panel(axis: "Axes", cells: "xarray.Dataset", norm: Any) -> Any:
@@ -74,8 +74,8 @@ def _panel(axis: "Axes", cells: "xarray.Dataset", norm: Any) -> Any:
     _outline(axis, x, y, cells.unstable.values)
     axis.plot(*DEFAULT_PAIR, "*", color=OKABE_ITO["orange"], mec="k", mew=0.5, ms=8, clip_on=False)
     # No tick at b1 = 1: it would touch the next panel's first.
-    ticks = [tick for tick in (0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9) if x[0] <= tick < 0.95]
-    axis.set_xticks(ticks if x[0] < 0.4 else ticks[::2])
+    choices = (0, 0.25, 0.5, 0.75) if x[0] < 0.4 else (0.5, 0.7, 0.9)
+    axis.set_xticks([tick for tick in choices if tick >= x[0]])
     axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
     return mesh
 

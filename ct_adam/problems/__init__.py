@@ -8,6 +8,7 @@ from .base import LossProblem as LossProblem
 from .base import as_params as as_params
 from .base import as_problem as as_problem
 from .base import check_problem as check_problem
+from .base import like as like
 from .base import working_dtype as working_dtype
 from .batches import Minibatches as Minibatches
 from .batches import fixed_batch as fixed_batch

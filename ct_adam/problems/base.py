@@ -11,6 +11,8 @@ import numpy as np
 from equinox import AbstractClassVar
 from jaxtyping import Array, Float, PyTree
 
+from ..named import told
+
 Loss = Callable[[PyTree], Array]
 
 
@@ -104,6 +106,11 @@ def as_params(params: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, params)
 
 
+def like(gradient: PyTree, params: PyTree) -> PyTree:
+    """The gradient in the parameters' own types: a stream may be of a longer one."""
+    return jax.tree.map(lambda g, p: jnp.asarray(g, jnp.result_type(p)), gradient, params)
+
+
 def working_dtype(params: PyTree) -> np.dtype:
     """The common floating type of all leaves; time and hyperparameters take it too."""
     return jnp.result_type(*jax.tree.leaves(params))
@@ -112,9 +119,12 @@ def working_dtype(params: PyTree) -> np.dtype:
 def check_problem(problem: AbstractProblem, params: PyTree, gradients: int) -> None:
     """Raises a `ValueError` unless the loss is a real scalar, the gradient is like `params` and
     `gradients` of them exist. Nothing is computed: shapes only."""
-    value = jax.eval_shape(problem.value, params)
+    try:
+        value = jax.eval_shape(lambda p: jnp.asarray(problem.value(p)), params)
+    except Exception as error:
+        raise ValueError(f"The loss fails on these parameters: {told(error)}") from error
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        shown = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", value)
+        shown = f"{value.dtype}{list(value.shape)}"
         raise ValueError(f"The loss returns {shown}, not a real scalar: reduce it, e.g. by a mean.")
     gradient = jax.eval_shape(lambda p: problem.gradient(0, p), params)
     like = jax.eval_shape(lambda p: p, params)

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..named import accepted, imported
+from ..named import called, imported
 from .analytic import quadratic, rosenbrock
 from .base import AbstractProblem, as_params, as_problem
 from .digits import digits_logistic, digits_mlp
@@ -54,7 +54,7 @@ def problem_named(name: str, seed: int = 0) -> tuple[AbstractProblem, PyTree]:
         [-1.2  1. ]
     """
     factory = PROBLEMS.get(name) or imported(name, "problem", list(PROBLEMS))
-    made = factory(**accepted(factory, {"seed": seed}))
+    made = called(name, factory, {"seed": seed})
     if not isinstance(made, tuple) or len(made) != 2:
         raise ValueError(f"{name} returned {type(made).__name__}: return a pair (loss, params).")
     return as_problem(made[0]), as_params(made[1])

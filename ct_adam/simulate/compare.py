@@ -28,7 +28,8 @@ class Comparison(NamedTuple):
 def compare(a: Trajectory, b: Trajectory) -> Comparison:
     """Compares `a` with `b`, the reference (its distance travelled is the unit).
 
-    Steps that only one of them saved are left out; nothing is interpolated.
+    Steps that only one of them saved, or that one of them did not reach, are left out; nothing is
+    interpolated.
 
     **Raises:** `ValueError` where parameters are missing, differ in shape, or no step is common.
 
@@ -54,6 +55,10 @@ def compare(a: Trajectory, b: Trajectory) -> Comparison:
     if any(x.shape != y.shape for x, y in flat):
         raise ValueError("The two trajectories have parameters of different shape.")
     ours, theirs = (np.concatenate(side, axis=1) for side in zip(*flat, strict=True))
+    reached = np.all(np.isfinite(ours) & np.isfinite(theirs), axis=1)
+    if not reached[0]:
+        raise ValueError("The trajectories are not finite at step 0: nothing can be compared.")
+    ours, theirs, steps = ours[reached], theirs[reached], steps[reached]
     difference = np.abs(ours - theirs)
     travelled = np.max(np.abs(theirs - theirs[0]))
     worst = float(np.max(difference))

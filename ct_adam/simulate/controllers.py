@@ -51,7 +51,9 @@ class ErrorScale(diffrax.AbstractAdaptiveStepSizeController):
         return eqx.tree_at(lambda s: s.controller, self, self.controller.wrap(direction))
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        dt0 = jnp.asarray(FIRST_STEP, jnp.result_type(t0)) if dt0 is None else dt0
+        if dt0 is None:
+            dtmin = 0 if self.controller.dtmin is None else self.controller.dtmin
+            dt0 = jnp.maximum(jnp.asarray(FIRST_STEP, jnp.result_type(t0)), 2 * dtmin)
         return self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
 
     def adapt_step_size(
@@ -65,7 +67,8 @@ class ErrorScale(diffrax.AbstractAdaptiveStepSizeController):
         y0, y1, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
         before = self.scale(y0, self.rtol, self.atol)
         after = self.scale(y1, self.rtol, self.atol)
-        error = jax.tree.map(scaled, y_error, before, after)
+        # A solver without an error estimate: let the inner controller say so.
+        error = None if y_error is None else jax.tree.map(scaled, y_error, before, after)
         zeros = jax.tree.map(jnp.zeros_like, y0)
         return self.controller.adapt_step_size(
             t0, t1, zeros, zeros, args, error, error_order, controller_state
@@ -133,7 +136,7 @@ def end_at(t0: Any, t1: Any, wanted: Any) -> Any:
 def default_controller(
     flow: AbstractFlow, rtol: Any, atol: Any, dtype: Any, last_step: Any
 ) -> ErrorScale:
-    """A PI controller in the flow's own error scale."""
+    """diffrax's default (integral) controller in the flow's own error scale."""
     # Below a few units in the last place of the step count, time no longer advances: without a
     # floor, a loss that turns NaN would eat the whole solver budget.
     dtmin = 16 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.asarray(last_step, dtype))

@@ -25,6 +25,7 @@ class OUTCOME(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The solver's budget was spent before the last step: raise max_solver_steps, loosen rtol, "
         "or leave the stiff corner (b1 above b2, v near 0)."
     )
+    interrupted = "The run was interrupted: the same call with the same checkpoint goes on."
     stalled = (
         "The solver's step shrank to nothing: the loss turns NaN, its gradient jumps or the flow "
         "is singular there; smooth the loss, raise eps, or lower the learning rate."

@@ -7,8 +7,8 @@ written again.
 """
 
 import hashlib
-import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -40,15 +40,13 @@ def resumable(
 ) -> Observation:
     """Records every step of `save_at`, from `carry` or from the checkpoint in `folder`.
 
-    Ctrl-C ends it early: what was done is kept (in the folder too) and returned.
+    With a folder, Ctrl-C ends it early: what was done is kept there, and returned.
     """
     if every < 1:
         raise ValueError(f"checkpoint_every = {every} must be at least 1.")
     kept = None
     if folder is not None:
-        # A run is known by its start and its first step: that tells learning rates, losses, data
-        # and seeds apart without looking into closures.
-        kept = _Checkpoint(Path(folder), (carry, advance(carry, jnp.asarray(1))), save_at)
+        kept = _Checkpoint(Path(folder), _identity(record, carry, save_at))
     at, seen = _Position(carry, 0, 0), []
     if kept is not None and kept.exists():
         at, seen = kept.load(carry, jax.eval_shape(record, carry)[1])
@@ -62,11 +60,11 @@ def resumable(
                 if kept is not None and due:
                     kept.store(at, seen)
         except KeyboardInterrupt:
-            if not at.recorded:
+            if kept is None or not at.recorded:
                 raise
         if kept is not None:
             kept.store(at, seen)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen[: at.recorded])
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *seen[: at.recorded])
 
 
 class _Position(NamedTuple):
@@ -94,23 +92,32 @@ def _moves(
             at = _Position(carry, at.n + count, at.recorded)
             yield at
         carry, observation = jax.block_until_ready(record(at.carry))
-        seen.append(observation)
+        seen.append(jax.device_get(observation))
         at = _Position(carry, at.n + 1, at.recorded + 1)
         yield at
+
+
+def _identity(record: Callable[[PyTree], Any], carry: PyTree, save_at: np.ndarray) -> str:
+    """A run is known by the program of one step, with its constants (schedules, data, what is
+    saved), by its start and by the steps that it saves."""
+    program = jax.make_jaxpr(record)(carry)
+    text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses differ between processes
+    digest = hashlib.sha256(f"{text}{jax.tree.structure(carry)}{save_at.tolist()}".encode())
+    for leaf in (*program.consts, *jax.tree.leaves(carry)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 class _Checkpoint:
     """A folder with `state.npz`, replaced as a whole, and `part-K.npz`, observations since the
     last state. The state counts its parts: a part that a kill left without one is written again."""
 
-    def __init__(self, folder: Path, known_by: PyTree, save_at: np.ndarray):
-        self.folder, self.parts, self.stored = folder, 0, 0
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(known_by)]
-        shapes = [f"{leaf.dtype}{leaf.shape}" for leaf in leaves]
-        what = json.dumps([str(jax.tree.structure(known_by)), shapes, save_at.tolist()])
-        content = b"".join(leaf.tobytes() for leaf in leaves)
-        self.identity = hashlib.sha256(what.encode() + content).hexdigest()
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, identity: str):
+        self.folder, self.parts, self.stored, self.identity = folder, 0, 0, identity
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"checkpoint = {folder}: {error.strerror}; name a folder.") from None
 
     def exists(self) -> bool:
         return (self.folder / "state.npz").exists()
@@ -129,14 +136,14 @@ class _Checkpoint:
         counts, identity, *leaves = self._read("state.npz")
         if identity.tobytes().decode() != self.identity:
             raise ValueError(
-                f"{self.folder} holds a checkpoint of another run (start, first step or "
-                "save_steps differ): name another folder, or remove it."
+                f"{self.folder} holds a checkpoint of another run (start, loss, data, optimizer, "
+                "save or save_steps differ): name another folder, or remove it."
             )
         n, self.stored, self.parts = map(int, counts)
         structure = jax.tree.structure(like)
         seen = []
         for k in range(self.parts):
-            columns = [jnp.asarray(leaf) for leaf in self._read(f"part-{k}.npz")]
+            columns = self._read(f"part-{k}.npz")
             seen += [structure.unflatten(row) for row in zip(*columns, strict=True)]
         carry = jax.tree.unflatten(jax.tree.structure(carry), map(jnp.asarray, leaves))
         return _Position(carry, n, self.stored), seen

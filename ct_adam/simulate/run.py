@@ -16,7 +16,7 @@ from ..flows import AbstractFlow, as_dynamic
 from ..optimizers import Optimizer, UpdateRule
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
-from .outcome import all_finite, run_outcome, start_is_finite
+from .outcome import OUTCOME, all_finite, run_outcome, start_is_finite
 from .resumable import Observation, resumable
 from .solve import optimizer_step
 from .trajectory import Save, Trajectory, check_steps, checked_save_steps
@@ -43,7 +43,7 @@ def run(
 
     - `optimizer_or_flow`: an optax transformation; a flow stands for its `.optimizer`.
     - `loss`, `params`, `steps`, `save_steps`, `save`: as in `ct.solve`; every step is saved by
-        default.
+        default. The run ends at the last saved step.
     - `warm_steps`: steps taken first, not saved; the clock of streams goes on from there.
     - `learning_rate`, `weight_decay`: of an opaque optax transformation, so that
         u = (θ_n - θ_{n+1})/η(n) - λθ_n can be told. Ours know theirs. Where it is not given,
@@ -64,6 +64,7 @@ def run(
         [1.   0.9  0.81] step
     """
     check_steps(steps, warm_steps)
+    steps, warm_steps = int(steps), int(warm_steps)
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps)
     rule = None
@@ -74,7 +75,8 @@ def run(
     if isinstance(method, AbstractFlow):
         method = as_dynamic(method, working_dtype(params))
     elif isinstance(method, Optimizer):
-        rule = method.rule if rule is None else rule
+        # A PyTree map leaves the transformation and loses the rule: it is opaque then.
+        rule = getattr(method, "rule", None) if rule is None else rule
     elif not isinstance(method, optax.GradientTransformation):
         kind = type(method).__name__
         raise ValueError(f"run takes an optax transformation or a flow, not {kind}.")
@@ -90,7 +92,9 @@ def run(
             checkpoint_every,
             progress,
         )
-        save_at = save_at[: len(seen.value)]  # fewer after Ctrl-C
+        if len(seen.value) < len(save_at):  # Ctrl-C
+            kept = _trajectory(runner, params, jnp.asarray(save_at[: len(seen.value)]), seen)
+            return eqx.tree_at(lambda t: t.result, kept, OUTCOME.interrupted)
     else:
         gaps = np.diff(save_at, prepend=-1) - 1
         seen = _scan(runner, params, jnp.asarray(gaps), bool(np.any(gaps)))
@@ -124,7 +128,7 @@ class _Runner(eqx.Module):
     def rule(self) -> UpdateRule | None:
         if self.given_rule is None and isinstance(self.method, AbstractFlow):
             optimizer = self.optimizer
-            return optimizer.rule if isinstance(optimizer, Optimizer) else None
+            return getattr(optimizer, "rule", None)
         return self.given_rule
 
     def start(self, params: PyTree) -> Carry:
@@ -133,7 +137,8 @@ class _Runner(eqx.Module):
     def step(self, carry: Carry) -> tuple[Carry, PyTree]:
         clock, params, state, finite = carry
         after, state, delta = optimizer_step(self.optimizer, self.problem, clock, params, state)
-        return Carry(clock + 1, after, state, finite & all_finite(params)), delta
+        numbers = (params, eqx.filter(state, eqx.is_inexact_array))
+        return Carry(clock + 1, after, state, finite & all_finite(numbers)), delta
 
     def advance(self, carry: Carry, count: Any) -> Carry:
         return jax.lax.fori_loop(0, count, lambda _, c: self.step(c)[0], carry)

@@ -12,7 +12,7 @@ from equinox.internal import nextafter
 from jaxtyping import Array, PyTree
 
 from ..flows import AbstractFlow, as_dynamic
-from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
+from ..problems import AbstractProblem, as_params, as_problem, check_problem, like, working_dtype
 from ..problems.base import Loss
 from .controllers import WholeStepBreaks, default_controller
 from .outcome import all_finite, flow_outcome, start_is_finite
@@ -20,6 +20,7 @@ from .trajectory import (
     Save,
     Trajectory,
     check_steps,
+    check_tolerances,
     checked_save_steps,
     raise_unless_okay,
     tree_where,
@@ -69,10 +70,12 @@ def solve(
         or 1001 of them evenly over a longer run.
     - `save`: `save(step, params, update, loss) -> PyTree`, kept as `.saved` in place of whole
         parameters and updates; `step` counts as `save_steps` does.
-    - `solver`: default Tsit5. `controller`: default a PI controller in the error scale of
+    - `solver`: default Tsit5. `controller`: default diffrax's in the error scale of
         EQUATIONS §1; your own is taken as it is (but for the break points of streams).
     - `event`, `adjoint`: passed to diffrax. Forward-mode derivatives need
-        `adjoint=diffrax.ForwardMode()`.
+        `adjoint=diffrax.ForwardMode()`. Reverse-mode derivatives want float64, or rtol ≥ 1e-3:
+        in float32 1e-6 is eight units in the last place, the error estimate is noise, and the
+        backward pass may take other steps than the forward one.
     - `rtol`, `atol`: relative error of the moments, and atol + rtol·|θ| for the parameters.
     - `max_solver_steps`: default above 4096 + 100·steps.
     - `warm_steps`: discrete steps of `flow.optimizer` taken first, not saved. The clock of
@@ -100,6 +103,8 @@ def solve(
             f"solve takes a flow, not {type(flow).__name__}: use run for an optimizer."
         )
     check_steps(steps, warm_steps)
+    check_tolerances(rtol, atol, max_solver_steps)
+    steps, warm_steps = int(steps), int(warm_steps)
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps + 1 - flow.lag)
     solver = diffrax.Tsit5() if solver is None else solver
@@ -212,9 +217,11 @@ def _solve(
         end_finite = end_finite & jnp.all(jnp.isfinite(values) | ~reached)
     stats = {
         **{k: v for k, v in solution.stats.items() if k != "max_steps"},
-        "evaluations": count_evaluations(solver, solution.stats["num_steps"], problem, steps),
+        "evaluations": count_evaluations(
+            solver, solution.stats["num_steps"], problem, steps, warm_steps
+        ),
     }
-    outcome = flow_outcome(solution.result, start_is_finite(problem, t0, params), end_finite)
+    outcome = flow_outcome(solution.result, start_is_finite(problem, 0, params), end_finite)
     return Trajectory(save_steps, path, update, values, saved, outcome, stats)
 
 
@@ -242,7 +249,7 @@ def optimizer_step(
     state: PyTree,
 ) -> tuple[PyTree, PyTree, PyTree]:
     """(θ_{n+1}, optimizer state, Δθ) from θ_n and g_n."""
-    gradient = problem.gradient(step, params)
+    gradient = like(problem.gradient(step, params), params)
     delta, state = optimizer.update(gradient, state, params)
     return optax.apply_updates(params, delta), state, delta
 
@@ -273,9 +280,13 @@ def controller_for(
 
 
 def count_evaluations(
-    solver: diffrax.AbstractSolver, solver_steps: Any, problem: AbstractProblem, steps: Any
+    solver: diffrax.AbstractSolver,
+    solver_steps: Any,
+    problem: AbstractProblem,
+    steps: Any,
+    warm_steps: int,
 ) -> Any:
-    """Gradients that an explicit Runge–Kutta solver asked for; None for other solvers.
+    """Gradients of warm steps and of an explicit Runge–Kutta solver; None for other solvers.
 
     A first-same-as-last method saves one a step, but for the first step and those after a break.
     """
@@ -284,6 +295,6 @@ def count_evaluations(
     tableau: Any = solver.tableau
     stages = np.asarray(tableau.b_sol).size
     if not tableau.fsal:
-        return solver_steps * stages
+        return warm_steps + solver_steps * stages
     restarts = steps if problem.held else 1
-    return solver_steps * (stages - 1) + jnp.asarray(restarts, int)
+    return warm_steps + solver_steps * (stages - 1) + jnp.asarray(restarts, int)

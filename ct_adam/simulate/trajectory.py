@@ -90,6 +90,17 @@ def check_steps(steps: int, warm_steps: int) -> None:
             raise ValueError(f"{name} = {value!r} must be a whole number of at least {least}.")
 
 
+def check_tolerances(rtol: Any, atol: Any, max_solver_steps: int | None) -> None:
+    """Raises a `ValueError` unless a solver can meet them; traced numbers are left out."""
+    known = [x for x in (rtol, atol) if not isinstance(x, Tracer)]
+    if any(not float(x) >= 0 for x in known) or (len(known) == 2 and not rtol + atol > 0):
+        raise ValueError(
+            f"rtol = {rtol} and atol = {atol}: give two that are not negative, nor both 0."
+        )
+    if max_solver_steps is not None and max_solver_steps < 1:
+        raise ValueError(f"max_solver_steps = {max_solver_steps} must be at least 1.")
+
+
 def checked_save_steps(save_steps: Any, steps: int, most: int | None = None) -> np.ndarray:
     """`save_steps` as sorted whole numbers in [0, steps]; every step by default, at most `most`."""
     if save_steps is None:

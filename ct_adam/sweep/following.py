@@ -9,15 +9,15 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ..decays import choice
+from ..decays import check_hyperparameters, choice
 from ..flows import AbstractFlow
 from ..flows.registry import FLOWS, flow_named
 from ..optimizers.registry import optimizer_named
 from ..problems import AbstractProblem
 from ..problems.models import count_parameters
 from ..problems.registry import problem_named
-from ..simulate import Trajectory, compare, run, solve
-from ..simulate.trajectory import outcome_name
+from ..simulate import OUTCOME, RunError, Trajectory, compare, run, solve
+from ..simulate.trajectory import check_steps, outcome_name
 from .provenance import provenance
 
 if TYPE_CHECKING:
@@ -51,12 +51,30 @@ class FollowConfig:
     seed: int = 0
     """of the problem's start and data"""
 
+    max_solver_steps: int | None = None
+    """budget of each flow; the default grows with steps"""
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps, self.warm_steps)
+        names = ("learning_rate", "b1", "b2", "eps", "weight_decay")
+        check_hyperparameters({name: getattr(self, name) for name in names})
+        if self.points < 2:
+            raise ValueError(f"points = {self.points} must be at least 2.")
+        handed_over = self.optimizer in ("adamw", "adam_l2") and "sign" not in self.flows
+        if self.warm_steps and not handed_over:
+            raise ValueError(
+                "warm_steps needs a flow that can take over the optimizer's state: optimizer "
+                "adamw or adam_l2, and flows other than sign."
+            )
+
     @property
     def flows(self) -> list[str]:
         """The names in `flow`, each checked."""
         names = [name.strip() for name in self.flow.split(",") if name.strip()]
         for name in names:
             choice("flow", name, tuple(FLOWS))
+        if len(set(names)) < len(names):
+            raise ValueError(f"flow = {self.flow!r} names a flow twice: name each once.")
         if not names:
             raise ValueError(f"flow is empty: choose among {', '.join(FLOWS)}.")
         return names
@@ -79,8 +97,6 @@ def follow(
     """
     config = FollowConfig() if config is None else config
     names = config.flows
-    if config.points < 2:
-        raise ValueError(f"points = {config.points} must be at least 2.")
     begun = time.perf_counter()
     problem, params = problem_named(config.problem, config.seed)
     saved = np.unique(np.linspace(0, config.steps, config.points).round().astype(int))
@@ -97,6 +113,8 @@ def follow(
         weight_decay=config.weight_decay,
         progress=progress is not None,
     )
+    if discrete.result == OUTCOME.nonfinite_start:
+        raise RunError(OUTCOME[discrete.result])
     decay = "l2" if config.optimizer == "adam_l2" else "decoupled"
     rows = []
     try:
@@ -108,9 +126,9 @@ def follow(
     except KeyboardInterrupt:
         if not rows:
             raise
-        tell(f"stopped: {len(rows)} of {len(names)} flows are kept")
     total = time.perf_counter() - begun
-    return _dataset(config, names[: len(rows)], rows, discrete, params, total)
+    dataset = _dataset(config, names[: len(rows)], rows, discrete, params, total)
+    return dataset.assign_attrs(interrupted=int(len(rows) < len(names)))
 
 
 def _hyperparameters(config: FollowConfig) -> dict[str, float]:
@@ -138,6 +156,7 @@ def _timed(
         atol=config.atol,
         throw=False,
         progress=progress,
+        max_solver_steps=config.max_solver_steps,
     )
     jax.block_until_ready(path.params)
     return path, time.perf_counter() - begun
@@ -146,8 +165,11 @@ def _timed(
 def _row(path: Trajectory, discrete: Trajectory, seconds: float) -> dict[str, Any]:
     distance = compare(path, discrete)
     spent = path.stats["evaluations"]
+    steps = np.asarray(discrete.steps)
+    error = np.full(len(steps), np.nan)
+    error[np.isin(steps, distance.steps)] = distance.per_step
     return {
-        "error": distance.per_step,
+        "error": error,
         "loss": np.asarray(path.loss),
         "max_error": distance.max_error,
         "rms_error": distance.rms_error,
@@ -207,7 +229,10 @@ def describe_following(dataset: "xarray.Dataset") -> str:
         f"{'flow':<8}{'max error':>12}{'relative':>11}{'rms error':>12}{'solver steps':>14}"
         f"{'evaluations':>13}{'seconds':>9}  outcome"
     )
-    lines = [f"{dataset.attrs['parameters']} parameters", head, "-" * len(head)]
+    about = f"{dataset.attrs['parameters']} parameters; optimizer: "
+    lines = [about + dataset.attrs["optimizer_outcome"], head, "-" * len(head)]
+    if dataset.attrs["interrupted"]:
+        lines.insert(0, "Interrupted: the flows that were done.")
     for name in dataset.flow.values:
         row = dataset.sel(flow=name)
         lines.append(

@@ -69,6 +69,8 @@ class RegionConfig:
         choice("rates", self.rates, RATES)
         for panel in self.panels:
             choice("panel", panel, PANELS)
+        if len(set(self.panels)) < len(self.panels):
+            raise ValueError("panels names one twice: name each once.")
         if not self.panels:
             raise ValueError(f"panels is empty: choose among {', '.join(PANELS)}.")
         for name in ("cells", "network_cells", "hidden"):
@@ -82,8 +84,9 @@ class RegionConfig:
         if not 0 <= self.low < 1:
             raise ValueError(f"low = {self.low} must be in [0, 1).")
         for name in ("learning_rate", "eps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must not be negative.")
+            if not 0 <= getattr(self, name) < np.inf:
+                value = getattr(self, name)
+                raise ValueError(f"{name} = {value} must be finite and not negative.")
 
 
 SIZES = {
@@ -135,13 +138,13 @@ def _worst_case(config: RegionConfig) -> Panel:
         worst = worst_case_stream(b1, b2, config.stream_steps + 1, kind, config.rates)
         return GradientStream(worst.gradients * _STREAM_SCALE)
 
-    return _stream_panel("worst-case stream", config, stream)
+    return _stream_panel("worst-case stream, eps = 0", config, stream)
 
 
 def _vanishing(config: RegionConfig) -> Panel:
     steps = config.stream_steps
     shared = vanishing_stream(steps + 1, steps // 2, _STREAM_SCALE)
-    return _stream_panel("vanishing stream", config, lambda side, b1, b2: shared)
+    return _stream_panel("vanishing stream, eps = 0", config, lambda side, b1, b2: shared)
 
 
 def _loss_panel(
