@@ -24,6 +24,12 @@ MINE = textwrap.dedent(
     def broken():
         return 3.0
 
+    def raises():
+        raise RuntimeError("my own words")
+
+    def nowhere():
+        return (lambda p: jnp.log(-p).sum()), jnp.ones(3)
+
     number = 7
     """
 )
@@ -70,6 +76,13 @@ def test_region_of_the_users_own(mine, capsys):
     assert tree["problem"].max_update.shape == (2, 2, 2)
 
 
+def test_a_loss_that_is_nan_everywhere(mine, capsys):
+    for command in (["compare"], ["region", "--network-cells", "2", "--network-steps", "5"]):
+        assert main([*command, "--problem", "mypackage.things:nowhere"]) == 2
+        assert "not finite at the initial parameters" in capsys.readouterr().err
+        assert not (mine / "out").exists() or list((mine / "out").iterdir()) == []
+
+
 def test_table(tmp_path, capsys):
     args = ["compare", "--problem", "quadratic", "--optimizer", "adam_l2", "--weight-decay", "0.1",
             "--flow", "log,paper,sign", "--steps", "20", "--out", str(tmp_path)]  # fmt: skip
@@ -91,6 +104,14 @@ BAD = {
     "no pair": (["--problem", "mypackage.things:broken"], "return a pair"),
     "no optimizer": (["--optimizer", "mypackage.things:broken"], "return an optax"),
     "steps": (["--steps", "0"], "steps = 0"),
+    "twice": (["--flow", "log,log"], "names a flow twice"),
+    "hand-over": (["--warm-steps", "5", "--optimizer", "adam_prox"], "take over"),
+    "tolerance": (["--rtol", "-1"], "not negative, nor both 0"),
+    "user's error": (["--problem", "mypackage.things:raises"], "RuntimeError: my own words"),
+    "no decay taken": (
+        ["--optimizer", "mypackage.things:clipped", "--weight-decay", "1"],
+        "takes no weight_decay",
+    ),
     "points": (["--points", "1"], "points = 1"),
     "decay": (["--b1", "1.5"], "b1 = 1.5"),
 }

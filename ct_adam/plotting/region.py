@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROWS = {"optimizer": "discrete Adam", "flow": "Adam as an ODE"}
+ROWS = ("optimizer", "flow")
 DEFAULT_PAIR = (0.9, 0.999)
 _LARGEST = 100.0  # the colour scale's end: all that is larger is drawn alike
 
@@ -45,14 +45,19 @@ def region_figure(tree: "xarray.DataTree") -> "Figure":
                 mesh = _panel(axis, panel.sel(side=side), norm)
                 _theory(axis, panel)
             axes[0, column].set_title(_title(panel), fontsize=7)
-        for row, label in enumerate(ROWS.values()):
+        named = next(iter(tree.children.values())).attrs.get("optimizer", "Adam")
+        labels = [f"discrete {named}", "Adam as an ODE"]
+        for row, label in enumerate(labels):
             note = f", {rates} rates" if row == 1 else ""
             axes[row, 0].set_ylabel(f"{label}{note}\nsecond-moment decay b2", fontsize=7)
         for axis in axes[1]:
             axis.set_xlabel("first-moment decay b1", fontsize=7)
         label = "largest update  max ‖u‖$_\\infty$"
         figure.colorbar(mesh, ax=axes, extend="max", aspect=40, pad=0.01, label=label)
-        figure.legend(handles=_legend(), loc="outside lower center", ncols=2 if columns > 2 else 1)
+        lost = any(not np.all(node["answered"].values) for node in tree.children.values())
+        figure.legend(
+            handles=_legend(lost), loc="outside lower center", ncols=2 if columns > 2 else 1
+        )
     return figure
 
 
@@ -101,19 +106,19 @@ def _theory(axis: "Axes", panel: "xarray.Dataset") -> None:
     axis.plot(b1, np.asarray(stability_boundary(b1, "continuous")), "k:", lw=1.2)
 
 
-def _legend() -> list[Any]:
+def _legend(lost: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    return [
+    handles = [
         Line2D([], [], color="k", ls="--", lw=1, label="theory: b2 = b1² (discrete, log rates)"),
         Line2D([], [], color="k", ls=":", lw=1.2, label="theory: b2 = b1/(2 − b1) (lag rates)"),
         Line2D([], [], color="none", marker="*", mfc=OKABE_ITO["orange"], mec="k", mew=0.5, ms=8,
                label="default pair (0.9, 0.999)"),
         Line2D([], [], color=OKABE_ITO["vermilion"], lw=1.6,
                label="measured: unstable cells (slope of ln ‖u‖$_\\infty$ > 1/steps)"),
-        Patch(facecolor="0.8", label="cell without an answer"),
     ]  # fmt: skip
+    return [*handles, Patch(facecolor="0.8", label="cell without an answer")] if lost else handles
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

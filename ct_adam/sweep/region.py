@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ..ensemble import ensemble
 from ..ensemble.reductions import largest
-from ..simulate.outcome import OUTCOME
+from ..simulate import OUTCOME, RunError
 from ..theory import stability_boundary, update_bound
 from .panels import Panel, RegionConfig, panels_of
 from .provenance import provenance
@@ -56,6 +56,8 @@ def region(
                 if progress is not None:
                     progress(name, done, total)
             maps.append(xarray.concat(tiles, "lane"))
+            if np.all(maps[-1].outcome == _START):
+                raise RunError(f"{panel.title}: {OUTCOME[OUTCOME.nonfinite_start]}")
         nodes[name] = _labelled(panel, centres, maps, config)
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
@@ -118,7 +120,7 @@ def _labelled(
             "b1": ("b1", centres, {"long_name": "first-moment decay b1", "units": "1"}),
             "b2": ("b2", centres, {"long_name": "second-moment decay b2", "units": "1"}),
         },
-        attrs={"title": panel.title, "steps": panel.steps},
+        attrs={"title": panel.title, "steps": panel.steps, "optimizer": panel.optimizer},
     )
     # An update that underflowed to 0 was too small for floating point, not stable.
     tiny = np.finfo(float).tiny
@@ -136,6 +138,8 @@ def _labelled(
         np.asarray(update_bound(b1, b2, seen[m], kinds[m], config.rates, log=True))  # pyright: ignore[reportArgumentType]
         for m in SIDES
     ]
+    if panel.optimizer != "Adam":
+        bounds[0] = np.full_like(bounds[0], np.inf)  # theory has none for it
     label = {"long_name": "ln of the largest update that theory allows", "units": "1"}
     dataset["log_bound"] = (dims, np.stack(bounds), label)
     edges = [
@@ -147,4 +151,5 @@ def _labelled(
     return dataset
 
 
+_START = int(OUTCOME.nonfinite_start._value)  # pyright: ignore[reportAttributeAccessIssue]
 _SUCCESSFUL = int(OUTCOME.successful._value)  # pyright: ignore[reportAttributeAccessIssue]
