@@ -77,6 +77,9 @@ def test_summary_counts(tree):
     assert row["unstable"] == float(cells.unstable.mean())
     assert row["max_update"] == float(cells.max_update.max())
     assert row["answered"] == 1
+    # Every answered cell counts for an update above its bound, also where the bound is low.
+    log_ratio = np.log(cells.max_update) - cells.log_bound
+    assert row["bound_ratio"] == pytest.approx(float(np.exp(log_ratio.max())))
     text = sweep.describe(tree)
     assert "worst-case stream" in text
     assert f"{row['agreement']:.2%}" in text
