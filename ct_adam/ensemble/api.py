@@ -81,9 +81,8 @@ def ensemble(
     choice("engine", engine, ENGINES)
     for metric in metrics:
         choice("metrics", metric, METRICS)
-    check_steps(steps, warm_steps)
+    steps, warm_steps = check_steps(steps, warm_steps)
     check_tolerances(rtol, atol, max_solver_steps)
-    steps, warm_steps = int(steps), int(warm_steps)
     params = as_params(params)
     dtype = working_dtype(params)
     columns = _columns(lanes, dtype)

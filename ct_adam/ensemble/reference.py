@@ -24,6 +24,7 @@ from ..simulate.solve import (
     count_evaluations,
     optimizer_step,
     start_time,
+    update_of,
     warm_state,
 )
 from .reductions import Reductions, floored_log, largest
@@ -181,19 +182,13 @@ def optimizer_lane(
     start = jnp.asarray(settings.warm_steps)
     steps = settings.steps.astype(int)
 
-    def update_of(step: Any, params: PyTree, delta: PyTree) -> PyTree:
-        negative = jax.tree.map(jnp.negative, delta)
-        return negative if rule is None else rule.update(step, params, delta)
-
     def warm(n: Array, carry: Any) -> Any:
         return optimizer_step(optimizer, problem, n, *carry)[:2]
 
     def step(n: Array, carry: Any) -> Any:
         before, state, seen = carry
         after, state, delta = optimizer_step(optimizer, problem, n, before, state)
-        update = update_of(n, before, delta)
-        size = largest(update)
-        # After NaN or infinity nothing changes any more: the lane is over.
+        size = largest(update_of(rule, problem, n, before, delta))
         loss = problem.value(before) if settings.wants_loss else jnp.zeros((), dtype)
         seen = seen.see(size, loss)
         if settings.wants_line:
@@ -210,10 +205,8 @@ def optimizer_lane(
     finite = all_finite((end, seen.max_update, eqx.filter(state, eqx.is_inexact_array)))
     # `save` sees θ_N and the update that would lead on from it, NaN where no gradient is left.
     last = start + steps
-    update = update_of(last, end, optimizer_step(optimizer, problem, last, end, state)[2])
-    if problem.steps_available is not None:
-        there = last < problem.steps_available
-        update = jax.tree.map(lambda u: jnp.where(there, u, jnp.nan), update)
+    delta = optimizer_step(optimizer, problem, last, end, state)[2]
+    update = update_of(rule, problem, last, end, delta)
     outcome = run_outcome(start_is_finite(problem, 0, params), finite)
     evaluations = jnp.asarray(settings.warm_steps) + steps
     return _result(seen, problem, end, update, outcome, evaluations, settings)

@@ -18,7 +18,7 @@ from ..problems import AbstractProblem, as_params, as_problem, check_problem, wo
 from ..problems.base import Loss
 from .outcome import OUTCOME, all_finite, run_outcome, start_is_finite
 from .resumable import Observation, resumable
-from .solve import optimizer_step
+from .solve import optimizer_step, update_of
 from .trajectory import Save, Trajectory, check_steps, checked_save_steps
 
 
@@ -63,8 +63,7 @@ def run(
         >>> print(traj.params[:, 0], traj.update_kind)
         [1.   0.9  0.81] step
     """
-    check_steps(steps, warm_steps)
-    steps, warm_steps = int(steps), int(warm_steps)
+    steps, warm_steps = check_steps(steps, warm_steps)
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps)
     rule = None
@@ -84,7 +83,7 @@ def run(
     runner = _Runner(method, problem, rule, save, warm_steps)
     if checkpoint is not None or progress:
         seen = resumable(
-            _warm(runner, params),
+            _start(runner, params),
             partial(_advance, runner),
             partial(_record, runner),
             save_at,
@@ -132,7 +131,10 @@ class _Runner(eqx.Module):
         return self.given_rule
 
     def start(self, params: PyTree) -> Carry:
-        return Carry(jnp.asarray(0), params, self.optimizer.init(params), jnp.asarray(True))
+        """The first step to be saved, after the warm ones."""
+        state = self.optimizer.init(params)
+        begin = Carry(jnp.asarray(0), params, state, jnp.asarray(True))
+        return self.advance(begin, self.warm_steps)
 
     def step(self, carry: Carry) -> tuple[Carry, PyTree]:
         clock, params, state, finite = carry
@@ -147,14 +149,7 @@ class _Runner(eqx.Module):
         """Observes step n, and takes that step too: u_n is its update."""
         clock, params = carry.clock, carry.params
         after, delta = self.step(carry)
-        rule = self.rule
-        if rule is None:
-            update = jax.tree.map(jnp.negative, delta)
-        else:
-            update = rule.update(clock, params, delta)
-        available = self.problem.steps_available
-        if available is not None:
-            update = jax.tree.map(lambda u: jnp.where(clock < available, u, jnp.nan), update)
+        update = update_of(self.rule, self.problem, clock, params, delta)
         value = self.problem.value(params)
         step = clock - self.warm_steps
         seen = (params, update) if self.save is None else self.save(step, params, update, value)
@@ -166,13 +161,12 @@ def _scan(runner: _Runner, params: PyTree, gaps: Array, sparse: bool) -> Observa
     def to_save(carry: Carry, gap: Array) -> tuple[Carry, Observation]:
         return runner.record(runner.advance(carry, gap) if sparse else carry)
 
-    carry = runner.advance(runner.start(params), runner.warm_steps)
-    return jax.lax.scan(to_save, carry, gaps)[1]
+    return jax.lax.scan(to_save, runner.start(params), gaps)[1]
 
 
 @eqx.filter_jit
-def _warm(runner: _Runner, params: PyTree) -> Carry:
-    return runner.advance(runner.start(params), runner.warm_steps)
+def _start(runner: _Runner, params: PyTree) -> Carry:
+    return runner.start(params)
 
 
 @eqx.filter_jit

@@ -12,6 +12,7 @@ from equinox.internal import nextafter
 from jaxtyping import Array, PyTree
 
 from ..flows import AbstractFlow, as_dynamic
+from ..optimizers import UpdateRule
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, like, working_dtype
 from ..problems.base import Loss
 from .controllers import WholeStepBreaks, default_controller
@@ -102,9 +103,8 @@ def solve(
         raise ValueError(
             f"solve takes a flow, not {type(flow).__name__}: use run for an optimizer."
         )
-    check_steps(steps, warm_steps)
+    steps, warm_steps = check_steps(steps, warm_steps)
     check_tolerances(rtol, atol, max_solver_steps)
-    steps, warm_steps = int(steps), int(warm_steps)
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps + 1 - flow.lag)
     solver = diffrax.Tsit5() if solver is None else solver
@@ -252,6 +252,18 @@ def optimizer_step(
     gradient = like(problem.gradient(step, params), params)
     delta, state = optimizer.update(gradient, state, params)
     return optax.apply_updates(params, delta), state, delta
+
+
+def update_of(
+    rule: UpdateRule | None, problem: AbstractProblem, step: Any, params: PyTree, delta: PyTree
+) -> PyTree:
+    """u from Δθ where the rule is known, -Δθ otherwise; NaN where no gradient was left."""
+    opaque = rule is None
+    update = jax.tree.map(jnp.negative, delta) if opaque else rule.update(step, params, delta)
+    available = problem.steps_available
+    if available is None:
+        return update
+    return jax.tree.map(lambda u: jnp.where(step < available, u, jnp.nan), update)
 
 
 def start_time(problem: AbstractProblem, warm_steps: int, dtype: Any) -> Array:

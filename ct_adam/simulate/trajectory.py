@@ -83,11 +83,12 @@ def outcome_names() -> list[str]:
     return [members[i] for i in range(len(members))]
 
 
-def check_steps(steps: int, warm_steps: int) -> None:
-    """Raises a `ValueError` unless both count something."""
+def check_steps(steps: int, warm_steps: int) -> tuple[int, int]:
+    """Both as Python's numbers; a `ValueError` unless they count something."""
     for name, value, least in (("steps", steps, 1), ("warm_steps", warm_steps, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} = {value!r} must be a whole number of at least {least}.")
+    return int(steps), int(warm_steps)
 
 
 def check_tolerances(rtol: Any, atol: Any, max_solver_steps: int | None) -> None:

@@ -56,8 +56,7 @@ class FollowConfig:
 
     def __post_init__(self) -> None:
         check_steps(self.steps, self.warm_steps)
-        names = ("learning_rate", "b1", "b2", "eps", "weight_decay")
-        check_hyperparameters({name: getattr(self, name) for name in names})
+        check_hyperparameters(_hyperparameters(self))
         if self.points < 2:
             raise ValueError(f"points = {self.points} must be at least 2.")
         handed_over = self.optimizer in ("adamw", "adam_l2") and "sign" not in self.flows
