@@ -136,6 +136,10 @@ class MomentFlow(AbstractFlow):
     seen: Array
 
     @property
+    def evaluations(self) -> int:
+        return 1
+
+    @property
     def lag(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return 0
 

@@ -16,7 +16,7 @@ from ..flows import AbstractFlow
 from ..optimizers import Optimizer
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
-from ..simulate.solve import solver_budget
+from ..simulate.cost import solver_budget
 from ..simulate.trajectory import Save, UpdateKind, check_steps, check_tolerances
 from .case import as_case, hyperparameters_of_method
 from .reference import LaneResult, Settings, flow_lane, jit_map_lanes, optimizer_lane

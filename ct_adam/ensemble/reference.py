@@ -16,17 +16,12 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..flows import AbstractFlow
+from ..optimizers import optimizer_step
 from ..problems import AbstractProblem
-from ..simulate.controllers import end_at
+from ..simulate.controllers import controller_for, end_at, start_time
+from ..simulate.cost import count_evaluations
+from ..simulate.discrete import update_of, warm_state
 from ..simulate.outcome import OUTCOME, all_finite, flow_outcome, run_outcome, start_is_finite
-from ..simulate.solve import (
-    controller_for,
-    count_evaluations,
-    optimizer_step,
-    start_time,
-    update_of,
-    warm_state,
-)
 from .reductions import Reductions, floored_log, largest
 
 
@@ -89,7 +84,7 @@ def flow_lane(
         solution.result, start_is_finite(problem, 0, params), all_finite((end, seen.max_update))
     )
     spent = count_evaluations(
-        solver, solution.stats["num_steps"], problem, settings.steps, settings.warm_steps
+        solver, flow, solution.stats["num_steps"], problem, settings.steps, settings.warm_steps
     )
     params_end = flow.params(end)
     update = flow.update(end_step, end, problem)

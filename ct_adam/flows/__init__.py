@@ -6,4 +6,6 @@ from .adam import AdamState as AdamState
 from .adam import KAdamFlow as KAdamFlow
 from .base import AbstractFlow as AbstractFlow
 from .base import as_dynamic as as_dynamic
+from .interpolating import InterpolatingFlow as InterpolatingFlow
+from .interpolating import InterpolatingState as InterpolatingState
 from .sign import SignFlow as SignFlow

@@ -66,6 +66,10 @@ class AbstractAdamFlow(AbstractFlow):
         return 0 if self.start == "first_step" else 1
 
     @property
+    def evaluations(self) -> int:
+        return 1
+
+    @property
     def optimizer(self) -> Optimizer:
         return from_hyperparameters(self.hyperparameters)
 

@@ -26,6 +26,11 @@ class AbstractFlow(eqx.Module):
     def lag(self) -> int:
         """How many steps the moments lag behind the gradient: 1 for starts "zero", "paper"."""
 
+    @property
+    @abc.abstractmethod
+    def evaluations(self) -> int:
+        """How many gradients (or what costs as much) one call of `vector_field` takes."""
+
     @abc.abstractmethod
     def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
         """The state at step 0."""

@@ -45,6 +45,10 @@ class SignFlow(AbstractFlow):
     def lag(self) -> int:
         return 1  # without memory, batch ⌊s⌋ rules from step ⌊s⌋ on (EQUATIONS §1)
 
+    @property
+    def evaluations(self) -> int:
+        return 1
+
     def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
         del loss
         return params

@@ -14,3 +14,4 @@ from .stage import averaged as averaged
 from .stage import map_moments as map_moments
 from .stage import normalized as normalized
 from .stage import scale_by_stage as scale_by_stage
+from .step import optimizer_step as optimizer_step

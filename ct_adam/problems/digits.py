@@ -1,8 +1,9 @@
 """Losses on scikit-learn's digits: 1797 images of 8 × 8 pixels, embedded in that package."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -10,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..decays import choice
 from .base import LossProblem
+
+Criterion = Literal["cross_entropy", "squared"]
 
 
 @cache
@@ -35,28 +39,40 @@ def digits_data(images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     return inputs[:images], labels[:images]
 
 
-class CrossEntropy(eqx.Module):
-    """Mean cross-entropy of a tanh network over fixed data; `params` a list of (weight, bias)."""
+class DigitsLoss(eqx.Module):
+    """Mean loss of a fully connected network over fixed data; `params` a list of (weight, bias)."""
 
     inputs: Float[Array, "n features"]
     labels: Int[Array, " n"]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+    criterion: Criterion = eqx.field(static=True)
 
     def __call__(self, params: PyTree) -> Float[Array, ""]:
         hidden = self.inputs.astype(params[0][0].dtype)
         for weight, bias in params[:-1]:
-            hidden = jnp.tanh(hidden @ weight + bias)
+            hidden = self.activation(hidden @ weight + bias)
         weight, bias = params[-1]
-        log_probabilities = jax.nn.log_softmax(hidden @ weight + bias)
+        outputs = hidden @ weight + bias
+        if self.criterion == "squared":
+            wanted = jax.nn.one_hot(self.labels, outputs.shape[-1], dtype=outputs.dtype)
+            return jnp.mean(jnp.sum((outputs - wanted) ** 2, axis=-1))
+        log_probabilities = jax.nn.log_softmax(outputs)
         return -jnp.mean(log_probabilities[jnp.arange(len(self.labels)), self.labels])
 
 
 def digits_mlp(
-    hidden: Sequence[int] = (32,), images: int | None = None, seed: int = 0
+    hidden: Sequence[int] = (32,),
+    images: int | None = None,
+    seed: int = 0,
+    *,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    criterion: Criterion = "cross_entropy",
 ) -> tuple[LossProblem, PyTree]:
-    """Cross-entropy of a 64-hidden-10 tanh network on digits, full batch, and its parameters.
+    """A fully connected network 64-hidden-10 on digits, full batch, and its parameters.
 
     Weights ~ N(0, 1/fan-in), biases 0, drawn by NumPy's generator. `hidden=()` is logistic
-    regression.
+    regression. `criterion`: mean `"cross_entropy"`, or `"squared"`: the mean over images of the
+    sum of squared errors to the one-hot label.
 
     **Returns:** `(problem, params)`, `params` a list of (weight, bias) of the default float type.
 
@@ -65,6 +81,7 @@ def digits_mlp(
         >>> [weight.shape for weight, _ in params]
         [(64, 32), (32, 10)]
     """
+    choice("criterion", criterion, ("cross_entropy", "squared"))
     rng = np.random.default_rng(seed)
     sizes = (64, *hidden, 10)
     params = [
@@ -72,7 +89,8 @@ def digits_mlp(
         for n, m in pairwise(sizes)
     ]
     inputs, labels = digits_data(images)
-    return LossProblem(CrossEntropy(jnp.asarray(inputs), jnp.asarray(labels))), params
+    loss = DigitsLoss(jnp.asarray(inputs), jnp.asarray(labels), activation, criterion)
+    return LossProblem(loss), params
 
 
 def digits_logistic(images: int | None = None, seed: int = 0) -> tuple[LossProblem, PyTree]:

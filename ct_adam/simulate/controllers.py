@@ -9,9 +9,11 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..flows import AbstractFlow
+from ..problems import AbstractProblem
+from .outcome import right_after
 
 FIRST_STEP = 0.01
 """Length of the solver's first step, in optimizer steps. diffrax's heuristic divides by the error
@@ -144,3 +146,27 @@ def default_controller(
     # parameters a mean lets a single one be wrong by a hundred times the tolerance.
     pid = diffrax.PIDController(rtol=0, atol=1, dtmin=dtmin, force_dtmin=False, norm=optx.max_norm)
     return ErrorScale(pid, flow.error_scale, rtol, atol)
+
+
+def start_time(problem: AbstractProblem, warm_steps: int, dtype: Any) -> Array:
+    """When the flow starts: for a held problem right after the whole step, where gradient
+    warm_steps + 1 begins to rule; gradient warm_steps has entered through the start."""
+    return right_after(problem, jnp.asarray(warm_steps, dtype))
+
+
+def controller_for(
+    flow: AbstractFlow,
+    problem: AbstractProblem,
+    controller: diffrax.AbstractStepSizeController | None,
+    rtol: Any,
+    atol: Any,
+    dtype: Any,
+    last_step: Any,
+) -> diffrax.AbstractStepSizeController:
+    """The user's controller or the default one, with break points where the problem has them."""
+    if controller is None:
+        controller = default_controller(flow, rtol, atol, dtype, last_step)
+    if not problem.held:
+        return controller
+    assert isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
+    return WholeStepBreaks(controller)

@@ -5,6 +5,7 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+from equinox.internal import nextafter
 from jaxtyping import Array, Bool, PyTree
 
 from ..problems import AbstractProblem
@@ -29,6 +30,14 @@ class OUTCOME(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     stalled = (
         "The solver's step shrank to nothing: the loss turns NaN, its gradient jumps or the flow "
         "is singular there; smooth the loss, raise eps, or lower the learning rate."
+    )
+    order_too_high = (
+        "The interpolating flow's order is too high here: it grows modes that the optimizer damps; "
+        "take order 2, or a larger stride (ct.theory.smallest_stride)."
+    )
+    period_two = (
+        "The optimizer oscillates from stride to stride here and the interpolating flow broke "
+        "down: take twice the stride."
     )
 
 
@@ -56,6 +65,12 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """True where every number of every leaf is finite."""
     leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
+
+
+def right_after(problem: AbstractProblem, whole: Any) -> Array:
+    """When a flow leaves a whole step: of a held problem right after it, where the next gradient
+    begins to rule."""
+    return nextafter(whole) if problem.held else whole
 
 
 def start_is_finite(problem: AbstractProblem, step: Any, params: PyTree) -> Bool[Array, ""]:

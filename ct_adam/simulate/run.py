@@ -13,12 +13,12 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from ..decays import Scalar, Schedule, check_hyperparameters
 from ..flows import AbstractFlow, as_dynamic
-from ..optimizers import Optimizer, UpdateRule
+from ..optimizers import Optimizer, UpdateRule, optimizer_step
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
+from .discrete import update_of
 from .outcome import OUTCOME, all_finite, run_outcome, start_is_finite
 from .resumable import Observation, resumable
-from .solve import optimizer_step, update_of
 from .trajectory import Save, Trajectory, check_steps, checked_save_steps
 
 

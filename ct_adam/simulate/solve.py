@@ -7,16 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from equinox.internal import nextafter
 from jaxtyping import Array, PyTree
 
-from ..flows import AbstractFlow, as_dynamic
-from ..optimizers import UpdateRule
-from ..problems import AbstractProblem, as_params, as_problem, check_problem, like, working_dtype
+from ..flows import AbstractFlow, InterpolatingFlow, as_dynamic
+from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
-from .controllers import WholeStepBreaks, default_controller
+from .controllers import controller_for, start_time
+from .cost import count_evaluations, solver_budget, trial_budget
+from .discrete import warm_state
 from .outcome import all_finite, flow_outcome, start_is_finite
+from .saving import SavePlan, save_plan
 from .trajectory import (
     Save,
     Trajectory,
@@ -26,17 +26,9 @@ from .trajectory import (
     raise_unless_okay,
     tree_where,
 )
+from .trust import chosen, judged, windows
 
 DEFAULT_SAVES = 1001  # steps 0 … 1000
-
-
-def solver_budget(steps: int) -> int:
-    """Default `max_solver_steps`: 60 solver steps an optimizer step were seen in stiff corners.
-
-    diffrax compiles the budget in: rounded up to a power of two, runs of like length share one
-    program.
-    """
-    return 2 ** (4096 + 100 * steps).bit_length()
 
 
 def solve(
@@ -111,24 +103,34 @@ def solve(
     if problem.held:
         _check_stays_in_step(solver, controller)
     dtype = working_dtype(params)
-    trajectory = _solve(
-        as_dynamic(flow, dtype),
-        problem,
-        params,
-        jnp.asarray(steps, dtype),
-        jnp.asarray(checked_save_steps(save_steps, steps, DEFAULT_SAVES)),
-        save,
-        solver,
-        controller,
-        event,
-        diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
-        jnp.asarray(rtol, dtype),
-        jnp.asarray(atol, dtype),
-        solver_budget(steps) if max_solver_steps is None else max_solver_steps,
-        warm_steps,
-        None if dt0 is None else jnp.asarray(dt0, dtype),
-        diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
-    )
+    save_steps = checked_save_steps(save_steps, steps, DEFAULT_SAVES)
+    automatic = isinstance(flow, InterpolatingFlow) and flow.order == "auto"
+    default_budget = trial_budget(steps) if automatic else solver_budget(steps)
+    budget = default_budget if max_solver_steps is None else max_solver_steps
+
+    def attempt(flow: AbstractFlow) -> Trajectory:
+        return _solve(
+            as_dynamic(flow, dtype),
+            problem,
+            params,
+            save_plan(flow, save_steps, steps, dtype),
+            save,
+            solver,
+            controller,
+            event,
+            diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+            jnp.asarray(rtol, dtype),
+            jnp.asarray(atol, dtype),
+            budget,
+            warm_steps,
+            None if dt0 is None else jnp.asarray(dt0, dtype),
+            diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
+        )
+
+    if isinstance(flow, InterpolatingFlow) and flow.order == "auto":
+        trajectory = chosen(flow, steps, attempt)
+    else:
+        trajectory = attempt(flow)
     return raise_unless_okay(trajectory) if throw else trajectory
 
 
@@ -156,8 +158,7 @@ def _solve(
     flow: AbstractFlow,
     problem: AbstractProblem,
     params: PyTree,
-    steps: Array,
-    save_steps: Array,
+    plan: SavePlan,
     save: Save | None,
     solver: diffrax.AbstractSolver,
     controller: diffrax.AbstractStepSizeController | None,
@@ -170,23 +171,29 @@ def _solve(
     dt0: Array | None,
     progress_meter: diffrax.AbstractProgressMeter,
 ) -> Trajectory:
-    dtype = steps.dtype
+    dtype = plan.end.dtype
     state = warm_state(flow, problem, params, warm_steps)
-    t0, t1 = start_time(problem, warm_steps, dtype), warm_steps + steps
+    t0, t1 = start_time(problem, warm_steps, dtype), warm_steps + plan.end
 
-    def observe(time: Array, state: PyTree, problem: AbstractProblem) -> PyTree:
-        # A saved time is a whole step, but for the first of a held problem: right after it.
-        step = jnp.round(time)
+    def look(step: Array, state: PyTree, problem: AbstractProblem) -> PyTree:
         path, value = flow.params(state), problem.value(flow.params(state))
         update = flow.update(step, state, problem)
         if save is None:
             return path, update, value
         return save(step - warm_steps, path, update, value), value
 
-    times = jnp.maximum(save_steps + warm_steps, t0).astype(dtype)
-    saveat = diffrax.SaveAt(
-        subs=[diffrax.SubSaveAt(ts=times, fn=observe), diffrax.SubSaveAt(t1=True)]
-    )
+    def observe(time: Array, state: PyTree, problem: AbstractProblem) -> PyTree:
+        # A saved time is a whole step, but for the first of a held problem: right after it.
+        step = jnp.round(time)
+        if isinstance(flow, InterpolatingFlow):
+            # What lies between two strides is saved through the optimizer's own steps.
+            return flow.onwards(step, state, problem, look, plan.offsets)
+        return jax.tree.map(lambda x: x[None], look(step, state, problem))
+
+    times = jnp.maximum(plan.bases + warm_steps, t0).astype(dtype)
+    subs = [diffrax.SubSaveAt(ts=times, fn=observe), diffrax.SubSaveAt(t1=True)]
+    if isinstance(flow, InterpolatingFlow):
+        subs.append(windows(flow, problem, t0, plan.windows, plan.window))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(flow.vector_field),  # pyright: ignore[reportArgumentType]
         solver,
@@ -195,7 +202,7 @@ def _solve(
         dt0,
         state,
         problem,
-        saveat=saveat,
+        saveat=diffrax.SaveAt(subs=subs),
         stepsize_controller=controller_for(flow, problem, controller, rtol, atol, dtype, t1),
         adjoint=adjoint,
         event=event,
@@ -205,9 +212,10 @@ def _solve(
     )
     assert solution.ts is not None
     assert solution.ys is not None
-    saved_times, end_time = solution.ts
-    observed, end = solution.ys
-    reached = jnp.isfinite(saved_times)
+    saved_times, end_time, *window_times = solution.ts
+    observed, end, *seen = solution.ys
+    reached = jnp.isfinite(saved_times)[plan.base]
+    observed = jax.tree.map(lambda x: x[plan.base, plan.offset], observed)
     observed = tree_where(reached, observed)
     (path, update, values), saved = (
         (observed, None) if save is None else ((None, None, observed[1]), observed[0])
@@ -218,95 +226,11 @@ def _solve(
     stats = {
         **{k: v for k, v in solution.stats.items() if k != "max_steps"},
         "evaluations": count_evaluations(
-            solver, solution.stats["num_steps"], problem, steps, warm_steps
+            solver, flow, solution.stats["num_steps"], problem, plan.end, warm_steps
         ),
     }
     outcome = flow_outcome(solution.result, start_is_finite(problem, 0, params), end_finite)
-    return Trajectory(save_steps, path, update, values, saved, outcome, stats)
-
-
-def warm_state(
-    flow: AbstractFlow, problem: AbstractProblem, params: PyTree, warm_steps: int
-) -> PyTree:
-    """The flow's state after `warm_steps` discrete steps of its own optimizer."""
-    if not warm_steps:
-        return flow.init(problem, params)
-    optimizer = flow.optimizer
-
-    def step(n: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-        return optimizer_step(optimizer, problem, n, *carry)[:2]
-
-    carry = (params, optimizer.init(params))
-    params, state = jax.lax.fori_loop(0, warm_steps, step, carry)
-    return flow.from_optimizer(problem, params, state, warm_steps)
-
-
-def optimizer_step(
-    optimizer: optax.GradientTransformation,
-    problem: AbstractProblem,
-    step: Any,
-    params: PyTree,
-    state: PyTree,
-) -> tuple[PyTree, PyTree, PyTree]:
-    """(θ_{n+1}, optimizer state, Δθ) from θ_n and g_n."""
-    gradient = like(problem.gradient(step, params), params)
-    delta, state = optimizer.update(gradient, state, params)
-    return optax.apply_updates(params, delta), state, delta
-
-
-def update_of(
-    rule: UpdateRule | None, problem: AbstractProblem, step: Any, params: PyTree, delta: PyTree
-) -> PyTree:
-    """u from Δθ where the rule is known, -Δθ otherwise; NaN where no gradient was left."""
-    opaque = rule is None
-    update = jax.tree.map(jnp.negative, delta) if opaque else rule.update(step, params, delta)
-    available = problem.steps_available
-    if available is None:
-        return update
-    return jax.tree.map(lambda u: jnp.where(step < available, u, jnp.nan), update)
-
-
-def start_time(problem: AbstractProblem, warm_steps: int, dtype: Any) -> Array:
-    """When the flow starts: for a held problem right after the whole step, where gradient
-    warm_steps + 1 begins to rule; gradient warm_steps has entered through the start."""
-    whole = jnp.asarray(warm_steps, dtype)
-    return nextafter(whole) if problem.held else whole
-
-
-def controller_for(
-    flow: AbstractFlow,
-    problem: AbstractProblem,
-    controller: diffrax.AbstractStepSizeController | None,
-    rtol: Any,
-    atol: Any,
-    dtype: Any,
-    last_step: Any,
-) -> diffrax.AbstractStepSizeController:
-    """The user's controller or the default one, with break points where the problem has them."""
-    if controller is None:
-        controller = default_controller(flow, rtol, atol, dtype, last_step)
-    if not problem.held:
-        return controller
-    assert isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
-    return WholeStepBreaks(controller)
-
-
-def count_evaluations(
-    solver: diffrax.AbstractSolver,
-    solver_steps: Any,
-    problem: AbstractProblem,
-    steps: Any,
-    warm_steps: int,
-) -> Any:
-    """Gradients of warm steps and of an explicit Runge–Kutta solver; None for other solvers.
-
-    A first-same-as-last method saves one a step, but for the first step and those after a break.
-    """
-    if not isinstance(solver, diffrax.AbstractERK):
-        return None
-    tableau: Any = solver.tableau
-    stages = np.asarray(tableau.b_sol).size
-    if not tableau.fsal:
-        return warm_steps + solver_steps * stages
-    restarts = steps if problem.held else 1
-    return warm_steps + solver_steps * (stages - 1) + jnp.asarray(restarts, int)
+    trajectory = Trajectory(plan.steps, path, update, values, saved, outcome, stats)
+    if isinstance(flow, InterpolatingFlow):
+        return judged(trajectory, flow, window_times[0], seen[0], warm_steps)
+    return trajectory

@@ -29,7 +29,7 @@ class Trajectory(eqx.Module):
     - `saved`: what `save=` returned, with a leading axis n.
     - `result`: an `OUTCOME`; `OUTCOME[traj.result]` is its text.
     - `stats`: solver steps and gradient evaluations.
-    - `trust`: None; flows that can doubt themselves fill it.
+    - `trust`: a `Trust` of an `InterpolatingFlow`, None of other flows and optimizers.
     - `update_kind`: `"u"` (before learning rate and decay), or `"step"`: minus the parameter
         step, where an optimizer's learning rate is not known.
     """

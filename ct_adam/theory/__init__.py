@@ -1,6 +1,10 @@
 """Closed forms and diagnostics, one module a topic of EQUATIONS.md."""
 
+from . import interpolation as interpolation
 from . import stability as stability
+from .interpolation import interpolated_rate as interpolated_rate
+from .interpolation import smallest_stride as smallest_stride
+from .interpolation import stability_radius as stability_radius
 from .stability import growth_rate as growth_rate
 from .stability import level_curve as level_curve
 from .stability import normal_curve as normal_curve

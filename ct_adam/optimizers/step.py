@@ -1,0 +1,21 @@
+"""One discrete step of any optax optimizer on any problem, written once for runs and flows."""
+
+from typing import Any
+
+import optax
+from jaxtyping import PyTree
+
+from ..problems import AbstractProblem, like
+
+
+def optimizer_step(
+    optimizer: optax.GradientTransformation,
+    problem: AbstractProblem,
+    step: Any,
+    params: PyTree,
+    state: PyTree,
+) -> tuple[PyTree, PyTree, PyTree]:
+    """(θ_{n+1}, optimizer state, Δθ) from θ_n and g_n."""
+    gradient = like(problem.gradient(step, params), params)
+    delta, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, delta), state, delta

@@ -1,0 +1,42 @@
+"""Where a flow stops to be looked at."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..flows import AbstractFlow, InterpolatingFlow
+from .trust import window_length
+
+
+class SavePlan(NamedTuple):
+    """Where a flow stops to be looked at: at `bases`, multiples of its stride, from where `steps`
+    are reached by `offset` discrete steps, of which there are fewer than `offsets`; and how many
+    windows of how many steps judge an interpolating flow."""
+
+    steps: Int[Array, " n"]
+    bases: Int[Array, " m"]
+    base: Int[Array, " n"]
+    offset: Int[Array, " n"]
+    end: Float[Array, ""]
+    offsets: int
+    windows: int
+    window: int
+
+
+def save_plan(flow: AbstractFlow, save_steps: np.ndarray, steps: int, dtype: Any) -> SavePlan:
+    stride = flow.stride if isinstance(flow, InterpolatingFlow) else 1
+    if steps < stride:
+        raise ValueError(f"steps = {steps} must be at least the flow's stride, {stride}.")
+    bases, base = np.unique(save_steps // stride * stride, return_inverse=True)
+    offset = save_steps % stride
+    end = steps // stride * stride
+    window = window_length(steps, stride)
+    return SavePlan(
+        *map(jnp.asarray, (save_steps, bases, base, offset)),
+        end=jnp.asarray(end, dtype),
+        offsets=int(offset.max()) + 1,
+        windows=end // window,
+        window=window,
+    )
