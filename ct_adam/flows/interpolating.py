@@ -1,6 +1,7 @@
 """The ODE whose time-one map is one step of a discrete optimizer, any optax optimizer."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
