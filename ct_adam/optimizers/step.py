@@ -5,6 +5,7 @@ from typing import Any
 import optax
 from jaxtyping import PyTree
 
+from ..named import told
 from ..problems import AbstractProblem, like
 
 
@@ -15,7 +16,15 @@ def optimizer_step(
     params: PyTree,
     state: PyTree,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """(θ_{n+1}, optimizer state, Δθ) from θ_n and g_n."""
+    """(θ_{n+1}, optimizer state, Δθ) from θ_n and g_n.
+
+    **Raises:** `ValueError` where the optimizer wants more than gradient and parameters.
+    """
     gradient = like(problem.gradient(step, params), params)
-    delta, state = optimizer.update(gradient, state, params)
+    try:
+        delta, state = optimizer.update(gradient, state, params)
+    except Exception as error:
+        raise ValueError(
+            f"The optimizer's update(gradient, state, params) fails: {told(error)}"
+        ) from error
     return optax.apply_updates(params, delta), state, delta

@@ -1,11 +1,13 @@
 """How far two trajectories are apart."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from ..decays import Schedule, learning_rate_at
 from .trajectory import Trajectory
 
 
@@ -16,20 +18,38 @@ class Comparison(NamedTuple):
     - `relative_error`: `max_error` over the distance travelled, the largest |θ_n - θ_0| of the
         second trajectory over n and coordinates.
     - `per_step`: (n,) largest |difference| at each of `steps`.
+    - `distance`: that distance travelled; `per_step / distance` is the relative error by step.
+    - `learning_rate`: η, the largest over the compared steps of a schedule; NaN where not given.
     """
 
     max_error: float
     rms_error: float
     relative_error: float
     per_step: Float[np.ndarray, " n"]
-    steps: np.ndarray
+    steps: Int[np.ndarray, " n"]
+    distance: float
+    learning_rate: float = math.nan
+
+    @property
+    def per_step_in_learning_rates(self) -> Float[np.ndarray, " n"]:
+        """`per_step` in units of η, the length of a step of sign descent: what an ODE of Adam
+        misses is a few of them (EQUATIONS §1)."""
+        return self.per_step / self.learning_rate
+
+    @property
+    def max_error_in_learning_rates(self) -> float:
+        """`max_error` in units of η."""
+        return self.max_error / self.learning_rate
 
 
-def compare(a: Trajectory, b: Trajectory) -> Comparison:
+def compare(
+    a: Trajectory, b: Trajectory, learning_rate: float | Schedule | None = None
+) -> Comparison:
     """Compares `a` with `b`, the reference (its distance travelled is the unit).
 
-    Steps that only one of them saved, or that one of them did not reach, are left out; nothing is
-    interpolated.
+    With a `learning_rate`, a number or a schedule of the steps that both saved, errors are told in
+    units of it too. Steps that only one of them saved, or that one of them did not reach, are left
+    out; nothing is interpolated.
 
     **Raises:** `ValueError` where parameters are missing, differ in shape, or no step is common.
 
@@ -37,9 +57,10 @@ def compare(a: Trajectory, b: Trajectory) -> Comparison:
         >>> import ct_adam as ct, jax.numpy as jnp
         >>> flow, start = ct.AdamFlow(1e-3), jnp.array([1.0])
         >>> loss = lambda x: jnp.sum(x**2) / 2
-        >>> error = ct.compare(ct.solve(flow, loss, start, 20), ct.run(flow, loss, start, 20))
-        >>> bool(error.relative_error < 0.05)
-        True
+        >>> paths = ct.solve(flow, loss, start, 20), ct.run(flow, loss, start, 20)
+        >>> error = ct.compare(*paths, learning_rate=1e-3)
+        >>> error.relative_error < 0.05, error.max_error_in_learning_rates < 1
+        (True, True)
     """
     if a.params is None or b.params is None:
         raise ValueError("compare needs parameters: run both without save=.")
@@ -65,8 +86,23 @@ def compare(a: Trajectory, b: Trajectory) -> Comparison:
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = float(np.divide(worst, travelled)) if worst else 0.0
     return Comparison(
-        worst, float(np.sqrt(np.mean(difference**2))), relative, difference.max(axis=1), steps
+        max_error=worst,
+        rms_error=float(np.sqrt(np.mean(difference**2))),
+        relative_error=relative,
+        per_step=difference.max(axis=1),
+        steps=steps,
+        distance=float(travelled),
+        learning_rate=_largest(learning_rate, steps),
     )
+
+
+def _largest(learning_rate: float | Schedule | None, steps: np.ndarray) -> float:
+    if learning_rate is None:
+        return math.nan
+    largest = float(np.max([learning_rate_at(learning_rate, n) for n in steps]))
+    if not largest > 0:
+        raise ValueError(f"learning_rate = {largest:g} must be positive to be a unit of error.")
+    return largest
 
 
 def _rows(leaf: object) -> np.ndarray:

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Int, PyTree
 
 from ..decays import Scalar, Schedule, check_hyperparameters
-from ..flows import AbstractFlow, as_dynamic
+from ..flows import AbstractFlow, InterpolatingFlow, as_dynamic
 from ..optimizers import Optimizer, UpdateRule, optimizer_step
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
@@ -125,6 +125,8 @@ class _Runner(eqx.Module):
 
     @property
     def rule(self) -> UpdateRule | None:
+        if isinstance(self.method, InterpolatingFlow):
+            return self.given_rule  # its update is the plain step, as in solve
         if self.given_rule is None and isinstance(self.method, AbstractFlow):
             optimizer = self.optimizer
             return getattr(optimizer, "rule", None)

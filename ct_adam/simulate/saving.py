@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import diffrax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -20,9 +21,18 @@ class SavePlan(NamedTuple):
     base: Int[Array, " n"]
     offset: Int[Array, " n"]
     end: Float[Array, ""]
+    from_start: bool
     offsets: int
     windows: int
     window: int
+
+
+def save_at(plan: SavePlan, t0: Any, warm_steps: int, observe: Any) -> diffrax.SubSaveAt:
+    """The bases as diffrax wants them. The start is saved as such: it is there even if the solver
+    never takes a step."""
+    times = plan.bases[1:] if plan.from_start else plan.bases
+    ts = jnp.maximum(times + warm_steps, t0).astype(plan.end.dtype) if times.size else None
+    return diffrax.SubSaveAt(t0=plan.from_start, ts=ts, fn=observe)
 
 
 def save_plan(flow: AbstractFlow, save_steps: np.ndarray, steps: int, dtype: Any) -> SavePlan:
@@ -36,6 +46,7 @@ def save_plan(flow: AbstractFlow, save_steps: np.ndarray, steps: int, dtype: Any
     return SavePlan(
         *map(jnp.asarray, (save_steps, bases, base, offset)),
         end=jnp.asarray(end, dtype),
+        from_start=bool(bases[0] == 0),
         offsets=int(offset.max()) + 1,
         windows=end // window,
         window=window,

@@ -1,5 +1,6 @@
 """One trajectory of a flow, integrated by diffrax."""
 
+from dataclasses import replace
 from typing import Any
 
 import diffrax
@@ -16,7 +17,7 @@ from .controllers import controller_for, start_time
 from .cost import count_evaluations, solver_budget, trial_budget
 from .discrete import warm_state
 from .outcome import all_finite, flow_outcome, start_is_finite
-from .saving import SavePlan, save_plan
+from .saving import SavePlan, save_at, save_plan
 from .trajectory import (
     Save,
     Trajectory,
@@ -190,8 +191,7 @@ def _solve(
             return flow.onwards(step, state, problem, look, plan.offsets)
         return jax.tree.map(lambda x: x[None], look(step, state, problem))
 
-    times = jnp.maximum(plan.bases + warm_steps, t0).astype(dtype)
-    subs = [diffrax.SubSaveAt(ts=times, fn=observe), diffrax.SubSaveAt(t1=True)]
+    subs = [save_at(plan, t0, warm_steps, observe), diffrax.SubSaveAt(t1=True)]
     if isinstance(flow, InterpolatingFlow):
         subs.append(windows(flow, problem, t0, plan.windows, plan.window))
     solution = diffrax.diffeqsolve(
@@ -232,5 +232,6 @@ def _solve(
     outcome = flow_outcome(solution.result, start_is_finite(problem, 0, params), end_finite)
     trajectory = Trajectory(plan.steps, path, update, values, saved, outcome, stats)
     if isinstance(flow, InterpolatingFlow):
+        trajectory = replace(trajectory, update_kind="step")
         return judged(trajectory, flow, window_times[0], seen[0], warm_steps)
     return trajectory
