@@ -10,6 +10,8 @@ from .ensemble import ensemble as ensemble
 from .flows import AdamFlow as AdamFlow
 from .flows import InterpolatingFlow as InterpolatingFlow
 from .flows import KAdamFlow as KAdamFlow
+from .flows import ModifiedFlow as ModifiedFlow
+from .flows import MomentumFlow as MomentumFlow
 from .flows import SignFlow as SignFlow
 from .optimizers import adam_l2 as adam_l2
 from .optimizers import adam_prox as adam_prox
@@ -22,6 +24,7 @@ from .simulate import Comparison as Comparison
 from .simulate import RunError as RunError
 from .simulate import Trajectory as Trajectory
 from .simulate import compare as compare
+from .simulate import fit_order as fit_order
 from .simulate import run as run
 from .simulate import solve as solve
 

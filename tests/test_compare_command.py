@@ -8,6 +8,8 @@ import pytest
 
 from ct_adam import sweep
 from ct_adam.cli import main
+from ct_adam.flows.registry import FLOWS
+from ct_adam.optimizers.registry import OPTIMIZERS
 
 MINE = textwrap.dedent(
     """
@@ -20,6 +22,9 @@ MINE = textwrap.dedent(
 
     def clipped(learning_rate, b1, b2):
         return optax.chain(optax.clip(10.0), optax.adam(learning_rate, b1, b2))
+
+    def accumulated(learning_rate):
+        return optax.MultiSteps(optax.sgd(learning_rate), 3).gradient_transformation()
 
     def broken():
         return 3.0
@@ -93,6 +98,62 @@ def test_table(tmp_path, capsys):
     assert "running log" in captured.err
 
 
+def test_list_of_flows(mine, capsys):
+    assert main(["compare", "--flow", "list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0].split() == ["name", "order", "state", "source", "model"]
+    assert [row.split()[0] for row in rows[2:]] == list(FLOWS)
+    assert not (mine / "out").exists()
+
+
+def test_help_names_every_flow(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*FLOWS, *OPTIMIZERS, "interpolating-PxQ", "list"))
+
+
+def test_a_flow_that_is_not_trusted(tmp_path, capsys):
+    # Past the reach of order 6: curvature 30 turns by a large phase at |μ| = √0.9.
+    args = ["compare", "--problem", "quadratic", "--optimizer", "sgdw", "--flow",
+            "interpolating-6,heavy_ball", "--learning-rate", "0.05", "--steps", "60", "--out",
+            str(tmp_path), "--json"]  # fmt: skip
+    assert main(args) == 0
+    found = json.loads(capsys.readouterr().out)["flows"]
+    ours, theirs = found["interpolating-6"], found["heavy_ball"]
+    assert (ours["trusted"], ours["trust_order"], ours["trust_stride"]) == (False, 6, 1)
+    assert theirs["trusted"] is None
+    assert theirs["trust_estimate"] is None
+    assert theirs["outcome"] == "successful"
+    dataset = sweep.read_tree(tmp_path / "compare.zarr").dataset
+    assert dataset.trusted.values.tolist() == ["no", "–"]
+    *_, row, other, advice = sweep.describe_following(dataset).splitlines()
+    assert row.startswith("interpolating-6 ")
+    assert "no " in row
+    assert other.startswith("heavy_ball ")
+    assert advice.startswith("interpolating-6 (order 6, stride 1, estimated relative error ")
+    assert advice.endswith(ours["trust_advice"])
+    print(sweep.describe_following(dataset))
+
+
+@pytest.mark.parametrize("optimizer", ["sgdw", "optax:adan", "adam_prox"])
+def test_warm_steps_of_any_optimizer(optimizer):
+    flow = "interpolating-3x2" + (",heavy_ball" if optimizer == "sgdw" else "")
+    config = sweep.FollowConfig(
+        problem="quadratic",
+        optimizer=optimizer,
+        flow=flow,
+        steps=20,
+        warm_steps=10,
+        learning_rate=3e-4,
+    )
+    dataset = sweep.follow(config)
+    print(dataset.relative_error.values)
+    assert dataset.trusted[0] == "yes"
+    assert dataset.relative_error[0] < 1e-2
+
+
 BAD = {
     "unknown problem": (["--problem", "sphere"], "choose one of quadratic"),
     "unknown flow": (["--flow", "log,fast"], "choose one of 'log'"),
@@ -106,6 +167,18 @@ BAD = {
     "steps": (["--steps", "0"], "steps = 0"),
     "twice": (["--flow", "log,log"], "names a flow twice"),
     "hand-over": (["--warm-steps", "5", "--optimizer", "adam_prox"], "take over"),
+    "hand-over of momentum": (
+        ["--warm-steps", "5", "--flow", "interpolating,heavy_ball"],
+        "heavy_ball can take over that of sgdw, not the state of adamw",
+    ),
+    "no memory": (["--warm-steps", "5", "--flow", "sign"], "sign can take over none"),
+    "stride 0": (["--flow", "interpolating-3x0"], "interpolating-PxQ"),
+    "no decay": (["--flow", "modified", "--weight-decay", "1"], "no weight_decay"),
+    "no such alias": (["--optimizer", "optax:adamm"], "optax has no 'adamm'"),
+    "not to be followed": (
+        ["--optimizer", "mypackage.things:accumulated", "--flow", "interpolating"],
+        "No flow can follow this optimizer",
+    ),
     "tolerance": (["--rtol", "-1"], "not negative, nor both 0"),
     "user's error": (["--problem", "mypackage.things:raises"], "RuntimeError: my own words"),
     "no decay taken": (

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from .. import plotting, sweep
+from ..flows.registry import describe_flows
 from ..sweep import FollowConfig
 
 
@@ -20,13 +21,17 @@ def compare(
     """Compare optimizers as ODEs with the discrete optimizer, on any loss.
 
     Writes compare.zarr, compare.png and compare.pdf, and prints a table: largest and relative
-    error over all parameters, solver steps, gradient evaluations, wall time.
+    error over all parameters, solver steps, gradient evaluations, wall time, and whether an
+    interpolating flow can be trusted. --flow list prints the published flows instead.
 
     Args:
         config: which flows beside which optimizer, on what
         out: folder for the results
         json_: print one JSON object in place of the table
     """
+    if config.flow.strip() == "list":
+        print(describe_flows())
+        return
     folder = sweep.writable_folder(out)
     store = folder / "compare.zarr"
     sweep.check_replaceable(store)
@@ -46,7 +51,7 @@ def as_json(dataset: Any) -> dict[str, Any]:
     """Configuration and, by flow, the numbers of the table."""
     rows = {
         name: {
-            key: _finite(dataset[key].sel(flow=name).item())
+            key: _plain(key, dataset[key].sel(flow=name).item())
             for key in dataset.data_vars
             if dataset[key].dims == ("flow",)
         }
@@ -61,6 +66,8 @@ def as_json(dataset: Any) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+def _plain(key: str, value: Any) -> Any:
+    """JSON has no NaN, but it has yes and no."""
+    if key == "trusted":
+        return {"yes": True, "no": False}.get(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,4 +8,7 @@ from .base import AbstractFlow as AbstractFlow
 from .base import as_dynamic as as_dynamic
 from .interpolating import InterpolatingFlow as InterpolatingFlow
 from .interpolating import InterpolatingState as InterpolatingState
+from .modified import ModifiedFlow as ModifiedFlow
+from .momentum import MomentumFlow as MomentumFlow
+from .momentum import MomentumState as MomentumState
 from .sign import SignFlow as SignFlow

@@ -7,19 +7,34 @@ import optax
 
 from ..named import accepted, called, imported
 from .adam import adam_l2, adam_prox, adamw
+from .sgdw import sgdw
+
+
+def _sgdw(
+    learning_rate: Any, b1: Any = 0.9, weight_decay: Any = 0.0
+) -> optax.GradientTransformation:
+    return sgdw(learning_rate, b1, weight_decay)
+
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": adamw,
     "adam_l2": adam_l2,
     "adam_prox": adam_prox,
+    "sgdw": _sgdw,
 }
-"""Each takes learning_rate, b1, b2, eps and weight_decay; `adamw` without decay is Adam."""
+"""Each takes those of learning_rate, b1, b2, eps and weight_decay that it has; `adamw` without
+decay is Adam, and the momentum of `sgdw` is b1."""
+
+ADAM_KIN = ("adamw", "adam_l2", "adam_prox")
+"""Those whose update is Adam's: its bounds and flows are theirs."""
 
 
 def optimizer_named(name: str, **hyperparameters: Any) -> optax.GradientTransformation:
     """An optimizer by name, or from a user's `package.module:factory`.
 
-    The factory is given those of learning_rate, b1, b2, eps and weight_decay that it takes.
+    The factory is given those of learning_rate, b1, b2, eps and weight_decay that it takes by
+    name; `optax:adan`, `optax:rmsprop` and the like are such factories, whatever optax means by
+    the names.
 
     **Raises:** `ValueError` for an unknown name, or a factory that returns something else.
 

@@ -1,6 +1,6 @@
 """Orders of convergence: the slope of error against step size, with its confidence."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike
@@ -44,7 +44,7 @@ def fit_order(sizes: ArrayLike, errors: ArrayLike, confidence: float = 0.95) -> 
         raise ValueError("Sizes and errors must be positive and finite: they have no logarithm.")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence} must be in (0, 1).")
-    line = stats.linregress(np.log(x), np.log(y))
+    line: Any = stats.linregress(np.log(x), np.log(y))
     reach = stats.t.ppf((1 + confidence) / 2, len(x) - 2) * line.stderr
     return OrderFit(
         float(line.slope),

@@ -42,12 +42,14 @@ def save_plan(flow: AbstractFlow, save_steps: np.ndarray, steps: int, dtype: Any
     bases, base = np.unique(save_steps // stride * stride, return_inverse=True)
     offset = save_steps % stride
     end = steps // stride * stride
-    window = window_length(steps, stride)
+    # Other flows are not judged; nothing of theirs depends on the steps but arrays, so that runs
+    # of like length share one program.
+    window = window_length(steps, stride) if isinstance(flow, InterpolatingFlow) else 0
     return SavePlan(
         *map(jnp.asarray, (save_steps, bases, base, offset)),
         end=jnp.asarray(end, dtype),
         from_start=bool(bases[0] == 0),
         offsets=int(offset.max()) + 1,
-        windows=end // window,
+        windows=end // window if window else 0,
         window=window,
     )

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ..decays import check_hyperparameters, choice
+from ..decays import check_hyperparameters
 from ..flows import AbstractFlow
-from ..flows.registry import FLOWS, flow_named
+from ..flows.registry import FLOWS, flow_named, published
 from ..optimizers.registry import optimizer_named
 from ..problems import AbstractProblem
 from ..problems.models import count_parameters
@@ -31,13 +31,16 @@ class FollowConfig:
     problem: str = "digits_mlp"
     """a problem's name, or your own as package.module:factory"""
     optimizer: str = "adamw"
-    """adamw, adam_l2, adam_prox, or your own as package.module:factory"""
+    """adamw, adam_l2, adam_prox, sgdw, optax's as optax:adan, or your own as
+    package.module:factory"""
     flow: str = "log,lag,paper"
-    """flows by name, with commas: log, lag, euler, paper, sign"""
+    """flows by name, with commas: log, lag, euler, paper, modified, memoryless, sign, heavy_ball,
+    gradient, interpolating, interpolating-P (order P), interpolating-PxQ (stride Q),
+    interpolating-auto; list: a table of them"""
     steps: int = 200
     learning_rate: float = 1e-3
     b1: float = 0.9
-    """first-moment decay"""
+    """first-moment decay; the momentum of sgdw"""
     b2: float = 0.999
     """second-moment decay"""
     eps: float = 1e-8
@@ -59,24 +62,33 @@ class FollowConfig:
         check_hyperparameters(_hyperparameters(self))
         if self.points < 2:
             raise ValueError(f"points = {self.points} must be at least 2.")
-        handed_over = self.optimizer in ("adamw", "adam_l2") and "sign" not in self.flows
-        if self.warm_steps and not handed_over:
-            raise ValueError(
-                "warm_steps needs a flow that can take over the optimizer's state: optimizer "
-                "adamw or adam_l2, and flows other than sign."
-            )
+        if self.warm_steps:
+            for name in self.flows:
+                _check_takes_over(name, self.optimizer)
 
     @property
     def flows(self) -> list[str]:
         """The names in `flow`, each checked."""
         names = [name.strip() for name in self.flow.split(",") if name.strip()]
         for name in names:
-            choice("flow", name, tuple(FLOWS))
+            published(name)
         if len(set(names)) < len(names):
             raise ValueError(f"flow = {self.flow!r} names a flow twice: name each once.")
         if not names:
             raise ValueError(f"flow is empty: choose among {', '.join(FLOWS)}.")
         return names
+
+
+def _check_takes_over(name: str, optimizer: str) -> None:
+    """A flow takes its warm steps with its own optimizer, which must be the one of the run."""
+    possible = published(name).takes_over
+    if possible is None or optimizer in possible:
+        return
+    theirs = f"that of {' or '.join(possible)}" if possible else "none"
+    raise ValueError(
+        f"warm_steps: flow {name} can take over {theirs}, not the state of {optimizer}; "
+        "interpolating flows can."
+    )
 
 
 def follow(
@@ -87,8 +99,9 @@ def follow(
     **Returns:** a dataset over (flow, step): `error`, largest |difference| over all parameters,
     and `loss`; over step `optimizer_loss`; over flow `max_error`, `rms_error`, `relative_error`
     (of the distance travelled), `solver_steps`, `evaluations`, `wall_seconds` (compilation
-    included) and `outcome`. Both sides are saved at the same whole steps: nothing is interpolated
-    on the discrete side.
+    included), `outcome`, and of interpolating flows `trusted` ("yes", "no", or "–" of the others),
+    `trust_estimate` (of the relative error), `trust_advice`, `trust_order` and `trust_stride`.
+    Both sides are saved at the same whole steps: nothing is interpolated on the discrete side.
 
     Ctrl-C keeps the flows that are done.
 
@@ -99,10 +112,14 @@ def follow(
     begun = time.perf_counter()
     problem, params = problem_named(config.problem, config.seed)
     saved = np.unique(np.linspace(0, config.steps, config.points).round().astype(int))
+    optimizer = optimizer_named(config.optimizer, **_hyperparameters(config))
+    decay = "l2" if config.optimizer == "adam_l2" else "decoupled"
+    # All of them before the first run: a bad setting of the last costs nothing.
+    flows = [flow_named(x, optimizer, **_hyperparameters(config), decay=decay) for x in names]
     tell = progress or (lambda label: None)
     tell(config.optimizer)
     discrete = run(
-        optimizer_named(config.optimizer, **_hyperparameters(config)),
+        optimizer,
         problem,
         params,
         config.steps,
@@ -114,12 +131,10 @@ def follow(
     )
     if discrete.result == OUTCOME.nonfinite_start:
         raise RunError(OUTCOME[discrete.result])
-    decay = "l2" if config.optimizer == "adam_l2" else "decoupled"
     rows = []
     try:
-        for name in names:
+        for name, flow in zip(names, flows, strict=True):
             tell(name)
-            flow = flow_named(name, **_hyperparameters(config), decay=decay)
             path, seconds = _timed(flow, config, problem, params, saved, progress is not None)
             rows.append(_row(path, discrete, seconds))
     except KeyboardInterrupt:
@@ -177,6 +192,21 @@ def _row(path: Trajectory, discrete: Trajectory, seconds: float) -> dict[str, An
         "evaluations": -1 if spent is None else int(spent),
         "wall_seconds": seconds,
         "outcome": outcome_name(path.result),
+        **_trust(path.trust),
+    }
+
+
+def _trust(trust: Any) -> dict[str, Any]:
+    """What an interpolating flow says of itself; other flows say nothing."""
+    if trust is None:
+        nothing = {"trusted": "–", "trust_estimate": np.nan, "trust_advice": ""}
+        return nothing | {"trust_order": 0, "trust_stride": 0}
+    return {
+        "trusted": "yes" if trust.trusted else "no",
+        "trust_estimate": float(trust.estimate),
+        "trust_advice": trust.advice,
+        "trust_order": trust.order,
+        "trust_stride": trust.stride,
     }
 
 
@@ -190,6 +220,11 @@ _LABELS = {
     "evaluations": ("gradient evaluations", "1"),
     "wall_seconds": ("wall time, compilation included", "s"),
     "outcome": ("how the flow ended", "1"),
+    "trusted": ("whether an interpolating flow can be trusted", "1"),
+    "trust_estimate": ("its own estimate of the relative error", "1"),
+    "trust_advice": ("what to change", "1"),
+    "trust_order": ("its order, 0 of other flows", "1"),
+    "trust_stride": ("its stride, 0 of other flows", "steps"),
 }
 
 
@@ -223,10 +258,11 @@ def _dataset(
 
 
 def describe_following(dataset: "xarray.Dataset") -> str:
-    """The dataset as a table of plain text, a row a flow."""
+    """The dataset as a table of plain text, a row a flow, and advice where one is not trusted."""
+    wide = max(8, *(len(name) + 2 for name in dataset.flow.values))
     head = (
-        f"{'flow':<8}{'max error':>12}{'relative':>11}{'rms error':>12}{'solver steps':>14}"
-        f"{'evaluations':>13}{'seconds':>9}  outcome"
+        f"{'flow':<{wide}}{'max error':>12}{'relative':>11}{'rms error':>12}{'solver steps':>14}"
+        f"{'evaluations':>13}{'seconds':>9}  {'trusted':<9}outcome"
     )
     about = f"{dataset.attrs['parameters']} parameters; optimizer: "
     lines = [about + dataset.attrs["optimizer_outcome"], head, "-" * len(head)]
@@ -235,8 +271,22 @@ def describe_following(dataset: "xarray.Dataset") -> str:
     for name in dataset.flow.values:
         row = dataset.sel(flow=name)
         lines.append(
-            f"{name:<8}{float(row.max_error):>12.3e}{float(row.relative_error):>11.3e}"
+            f"{name:<{wide}}{float(row.max_error):>12.3e}{float(row.relative_error):>11.3e}"
             f"{float(row.rms_error):>12.3e}{int(row.solver_steps):>14}{int(row.evaluations):>13}"
-            f"{float(row.wall_seconds):>9.2f}  {row.outcome.item()}"
+            f"{float(row.wall_seconds):>9.2f}  {row.trusted.item():<9}{row.outcome.item()}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + _advice(dataset))
+
+
+def _advice(dataset: "xarray.Dataset") -> list[str]:
+    """A line for each flow that is not trusted, and for one whose order was chosen."""
+    lines = []
+    for name in dataset.flow.values:
+        row = dataset.sel(flow=name)
+        chosen = name.startswith("interpolating-auto")
+        if row.trusted.item() == "no" or chosen:
+            lines.append(
+                f"{name} (order {int(row.trust_order)}, stride {int(row.trust_stride)}, estimated "
+                f"relative error {float(row.trust_estimate):.1e}): {row.trust_advice.item()}"
+            )
+    return lines

@@ -12,7 +12,7 @@ from ..decays import RATES, Rates, choice
 from ..ensemble import Case
 from ..flows import AdamFlow
 from ..optimizers import Optimizer, UpdateRule, k_adam
-from ..optimizers.registry import OPTIMIZERS, optimizer_named
+from ..optimizers.registry import ADAM_KIN, optimizer_named
 from ..problems import (
     AbstractProblem,
     GradientStream,
@@ -179,7 +179,7 @@ def _loss_panel(
         # Near a minimum a flow of low decays oscillates ever faster: at 1e-3 every lane ends, at
         # 1e-6 half of them spend a budget five times as large.
         {"rtol": 1e-3, "atol": 1e-6},
-        "Adam" if config.optimizer in OPTIMIZERS else config.optimizer.rpartition(":")[2],
+        "Adam" if config.optimizer in ADAM_KIN else config.optimizer.rpartition(":")[2],
     )
 
 

@@ -5,6 +5,8 @@ from . import stability as stability
 from .interpolation import interpolated_rate as interpolated_rate
 from .interpolation import smallest_stride as smallest_stride
 from .interpolation import stability_radius as stability_radius
+from .sharpness import preconditioned_sharpness as preconditioned_sharpness
+from .sharpness import stability_edge as stability_edge
 from .stability import growth_rate as growth_rate
 from .stability import level_curve as level_curve
 from .stability import normal_curve as normal_curve

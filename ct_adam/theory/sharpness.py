@@ -1,0 +1,118 @@
+"""How curved a loss is where an optimizer stands, and how curved it may be there.
+
+Source: EQUATIONS §2 (local stability with the preconditioner frozen); Cohen et al. (ICLR 2021,
+arXiv 2103.00065; Adam: arXiv 2207.14484).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from ..problems import AbstractProblem, as_problem
+from ..problems.base import Loss
+
+
+def preconditioned_sharpness(
+    loss: Loss | AbstractProblem,
+    params: PyTree,
+    preconditioner: PyTree | None = None,
+    *,
+    rtol: float = 1e-3,
+) -> float:
+    """The largest eigenvalue of P^{-1/2} H P^{-1/2}, H the Hessian of `loss` at `params`.
+
+    By ARPACK's Lanczos iteration on Hessian-vector products: H is never formed. Source:
+    EQUATIONS §2.
+
+    **Arguments:**
+
+    - `loss`, `params`: as in `ct.solve`; a problem with data is taken at step 0.
+    - `preconditioner`: the diagonal P like `params`, all positive: what an optimizer divides its
+        direction by, √v̂ + eps of Adam. None: the identity.
+    - `rtol`: relative error of the eigenvalue that ARPACK stops at, or below.
+
+    **Raises:** `ValueError` for a preconditioner that is not positive or not like `params`, and
+    for a Hessian that is not finite.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> loss = lambda x: jnp.sum(jnp.array([1.0, 3.0, 10.0]) * x**2) / 2
+        >>> round(preconditioned_sharpness(loss, jnp.ones(3), jnp.array([1.0, 0.1, 1.0])), 3)
+        30.0
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    size = ravel_pytree(params)[0].size
+    root = np.ones(size) if preconditioner is None else _root(preconditioner, params)
+    problem = as_problem(loss)
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        right = jnp.asarray(np.ravel(vector) / root)
+        product = np.asarray(_hessian_product(problem, params, right), float) / root
+        if not np.all(np.isfinite(product)):
+            raise ValueError("The loss has no finite second derivative at these parameters.")
+        return product
+
+    if size == 1:
+        return float(product(np.ones(1))[0])  # Lanczos wants two dimensions at least
+    # A start of its own, so that equal arguments give equal numbers.
+    start = np.random.default_rng(0).standard_normal(size)
+    operator = LinearOperator((size, size), matvec=product, dtype=float)  # pyright: ignore[reportCallIssue]
+    options: dict[str, Any] = {"which": "LA", "v0": start, "tol": rtol}
+    values = eigsh(operator, k=1, return_eigenvectors=False, **options)
+    return float(values[0])
+
+
+def stability_edge(learning_rate: float, b1: float = 0.0, weight_decay: float = 0.0) -> float:
+    """The preconditioned sharpness above which a step of period two grows at a minimum.
+
+        (1 + b1)(2 − ηλ)/((1 − b1) η)
+
+    with m ← b1 m + (1 − b1) g, decoupled decay λ and the preconditioner frozen: 2/η of gradient
+    descent and RMSProp, 38/η of Adam with b1 = 0.9. Source: EQUATIONS §2.
+
+    **Arguments:**
+
+    - `learning_rate`: η > 0.
+    - `b1`: first-moment decay in [0, 1), 0 for none.
+    - `weight_decay`: λ ≥ 0 with ηλ < 2.
+
+    **Raises:** `ValueError` for values outside these ranges.
+
+    !!! example
+        >>> print(f"{stability_edge(0.1):.1f} {0.1 * stability_edge(0.1, b1=0.9):.1f}")
+        20.0 38.0
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate = {learning_rate} must be positive.")
+    if not 0 <= b1 < 1:
+        raise ValueError(f"b1 = {b1} must lie in [0, 1).")
+    if not 0 <= learning_rate * weight_decay < 2:
+        raise ValueError(f"weight_decay = {weight_decay} must lie in [0, 2/learning_rate).")
+    return (1 + b1) * (2 - learning_rate * weight_decay) / ((1 - b1) * learning_rate)
+
+
+@eqx.filter_jit
+def _hessian_product(
+    problem: AbstractProblem, params: PyTree, vector: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    unravel = ravel_pytree(params)[1]
+    along = unravel(vector.astype(ravel_pytree(params)[0].dtype))
+    product = jax.jvp(lambda p: problem.gradient(0, p), (params,), (along,))[1]
+    return ravel_pytree(product)[0]
+
+
+def _root(preconditioner: PyTree, params: PyTree) -> np.ndarray:
+    """√P as one vector."""
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (preconditioner, params)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"The preconditioner has shapes {shapes[0]}, the parameters {shapes[1]}.")
+    diagonal = np.asarray(ravel_pytree(preconditioner)[0], float)
+    if not np.all(diagonal > 0):
+        raise ValueError("The preconditioner must be positive: add the optimizer's eps.")
+    return np.sqrt(diagonal)

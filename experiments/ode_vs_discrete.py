@@ -1,0 +1,271 @@
+"""The paper's first figure: parameters of a transformer, the optimizer's dots on the ODE's line."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, PyTree
+
+import ct_adam as ct
+from ct_adam.flows.registry import flow_named
+from ct_adam.plotting import OKABE_ITO, PAGE, style
+from ct_adam.problems.data import MissingData
+from ct_adam.problems.models import count_parameters
+from ct_adam.simulate.trajectory import outcome_name
+from ct_adam.sweep.provenance import provenance
+
+from . import Progress
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+EXPECTED = (
+    "Sixteen random parameters of a transformer under Adam and AdamW lie on the lines of their "
+    "ODEs to a few learning rates; the flow through the optimizer's iterates is nearer than any."
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A transformer on one batch under Adam (no decay) and AdamW, and flows beside both."""
+
+    data: str = "tinyshakespeare"
+    """a text's name; without that data set, the text that comes with Python"""
+    flows: tuple[str, ...] = ("log", "lag", "euler", "paper", "interpolating")
+    steps: int = 200
+    warm_steps: int = 5
+    """discrete steps before all flows take over"""
+    learning_rate: float = 1e-3
+    weight_decay: float = 1.0
+    """of AdamW; large, so that it shows within the run"""
+    points: int = 41
+    shown: int = 16
+    """how many random parameters are drawn"""
+    context: int = 32
+    batch: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.points < 2 or self.shown < 1 or not self.flows:
+            raise ValueError("Give two points, one parameter and one flow at least.")
+
+
+SIZES = {
+    "smoke": Config(
+        data="python_topics",
+        flows=("log",),
+        steps=10,
+        points=3,
+        context=8,
+        batch=4,
+    ),
+    "quick": Config(),
+    "full": Config(steps=1000, points=101),
+}
+OPTIMIZERS = ("Adam", "AdamW")
+
+
+def run(config: Config, progress: Progress) -> "xarray.Dataset":
+    """Errors of all parameters over (optimizer, flow, step), paths of a few of them."""
+    begun = time.perf_counter()
+    data, problem, params = _problem(config)
+    saved = np.unique(np.linspace(0, config.steps, config.points).round().astype(int))
+    shown = np.random.default_rng(config.seed).choice(
+        count_parameters(params), config.shown, replace=False
+    )
+    total, done, sides = len(OPTIMIZERS) * (1 + len(config.flows)), 0, []
+    for name in OPTIMIZERS:
+        rows = []
+        for what in ("optimizer", *config.flows):
+            rows.append(_side(config, what, _decay(config, name), problem, params, saved))
+            done += 1
+            progress(f"{name}, {what}", done, total)
+        sides.append(_measured(rows, shown))
+    dataset = _labelled(config, saved, shown, sides)
+    dataset.attrs = provenance(config, time.perf_counter() - begun) | {
+        "text": data,
+        "parameters": count_parameters(params),
+    }
+    return dataset
+
+
+def _problem(config: Config) -> tuple[str, Any, PyTree]:
+    for data in (config.data, "python_topics"):
+        try:
+            problem, params = ct.problems.text_network(
+                data, context=config.context, batch=config.batch, seed=config.seed
+            )
+        except MissingData:
+            continue
+        # One batch, the same for all: between whole steps a flow has nothing else to look at.
+        return data, ct.problems.full_batch(problem.loss, problem.batch(0)), params
+    raise AssertionError("python_topics comes with Python")
+
+
+def _decay(config: Config, name: str) -> float:
+    return config.weight_decay if name == "AdamW" else 0.0
+
+
+def _side(
+    config: Config, what: str, weight_decay: float, problem: Any, params: PyTree, saved: np.ndarray
+) -> ct.Trajectory:
+    eta, warm = config.learning_rate, config.warm_steps
+    optimizer = ct.adamw(eta, weight_decay=weight_decay)
+    where = {"save_steps": saved, "warm_steps": warm}
+    if what == "optimizer":
+        return ct.run(optimizer, problem, params, config.steps, **where)
+    settings = {"learning_rate": eta, "weight_decay": weight_decay}
+    flow = flow_named(what, optimizer, **settings)
+    return ct.solve(flow, problem, params, config.steps, throw=False, rtol=1e-5, **where)
+
+
+def _rows(params: PyTree) -> Float[np.ndarray, "steps parameters"]:
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def _measured(rows: list[ct.Trajectory], shown: np.ndarray) -> dict[str, Any]:
+    """Of the optimizer first, then of each flow."""
+    paths = [_rows(row.params) for row in rows]
+    apart = [np.abs(path - paths[0]) for path in paths[1:]]
+    return {
+        "path": np.stack([path[:, shown] for path in paths]),
+        "loss": np.stack([np.asarray(row.loss) for row in rows]),
+        "error": np.stack([x.max(axis=1) for x in apart]),
+        "median_error": np.stack([np.median(x, axis=1) for x in apart]),
+        "distance": np.max(np.abs(paths[0] - paths[0][0])),
+        "outcome": [outcome_name(row.result) for row in rows[1:]],
+        "solver_steps": [int(row.stats["num_steps"]) for row in rows[1:]],
+    }
+
+
+_DIMS = {
+    "path": (("optimizer", "side", "step", "parameter"), "parameter"),
+    "loss": (("optimizer", "side", "step"), "loss, in nats"),
+    "error": (("optimizer", "flow", "step"), "largest |flow − optimizer| of all parameters"),
+    "median_error": (("optimizer", "flow", "step"), "median |flow − optimizer| of all parameters"),
+    "distance": (("optimizer",), "distance travelled, largest of all parameters"),
+    "outcome": (("optimizer", "flow"), "how the flow ended"),
+    "solver_steps": (("optimizer", "flow"), "solver steps"),
+}
+
+
+def _labelled(
+    config: Config, saved: np.ndarray, shown: np.ndarray, sides: list[dict[str, Any]]
+) -> "xarray.Dataset":
+    import xarray
+
+    return xarray.Dataset(
+        {
+            name: (dims, np.stack([np.asarray(side[name]) for side in sides]), {"long_name": label})
+            for name, (dims, label) in _DIMS.items()
+        },
+        coords={
+            "optimizer": list(OPTIMIZERS),
+            "side": ["optimizer", *config.flows],
+            "flow": list(config.flows),
+            "step": ("step", saved, {"long_name": "optimizer step", "units": "steps"}),
+            "parameter": ("parameter", shown, {"long_name": "index among all parameters"}),
+        },
+    )
+
+
+def numbers(dataset: "xarray.Dataset") -> dict[str, Any]:
+    """Per optimizer and flow: errors in units of η and of the distance travelled."""
+    eta = json.loads(dataset.attrs["config"])["learning_rate"]
+    found: dict[str, Any] = {
+        "text": dataset.attrs["text"],
+        "parameters": dataset.attrs["parameters"],
+    }
+    for name in dataset.optimizer.values.tolist():
+        side = dataset.sel(optimizer=name)
+        found[name] = {
+            flow: {
+                "largest / η": float(side.error.sel(flow=flow).max()) / eta,
+                "median at the end / η": float(side.median_error.sel(flow=flow)[-1]) / eta,
+                "largest / distance": float(side.error.sel(flow=flow).max() / side.distance),
+                "outcome": side.outcome.sel(flow=flow).item(),
+            }
+            for flow in dataset.flow.values.tolist()
+        }
+    return found
+
+
+def check(dataset: "xarray.Dataset") -> list[str]:
+    """Errors within 30 η: EQUATIONS §1 has 12 to 18 on a network at eps = 1e-8."""
+    found, missing = numbers(dataset), []
+    for name in dataset.optimizer.values.tolist():
+        rows = found[name]
+        for flow, row in rows.items():
+            if row["outcome"] != "successful":
+                missing.append(f"{name}: flow {flow} ended with {row['outcome']}.")
+        if not rows["log"]["largest / η"] < 30:
+            missing.append(f"{name}: log is {rows['log']['largest / η']:.3g} η away.")
+        nearest = min(rows, key=lambda flow: rows[flow]["median at the end / η"])
+        if "interpolating" in rows and nearest != "interpolating":
+            missing.append(f"{name}: {nearest} is nearer than the flow through the iterates.")
+    return missing
+
+
+def plot(dataset: "xarray.Dataset") -> "Figure":
+    """Above the parameters' changes, dots on the line; below every flow's error."""
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure, axes = plt.subplots(
+            2, 2, figsize=(PAGE, 4.4), sharex=True, sharey="row", height_ratios=(1.25, 1)
+        )
+        for column, name in zip(axes.T, dataset.optimizer.values, strict=True):
+            _draw_paths(column[0], dataset.sel(optimizer=name))
+            _draw_errors(column[1], dataset.sel(optimizer=name))
+            column[0].set_title(str(name))
+            column[1].set_xlabel("optimizer step after the hand-over")
+        axes[0, 0].set_ylabel(r"change of 16 parameters, in $\eta$")
+        axes[1, 0].set_ylabel(r"|ODE − optimizer|, in $\eta$")
+        axes[0, 0].legend(loc="upper left")
+        axes[1, 1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return figure
+
+
+def _eta(dataset: "xarray.Dataset") -> float:
+    return json.loads(dataset.attrs["config"])["learning_rate"]
+
+
+def _draw_paths(axis: Any, side: "xarray.Dataset") -> None:
+    change = (side.path - side.path.isel(step=0)) / _eta(side)
+    line = side.flow.values[0]
+    for i in range(change.sizes["parameter"]):
+        first = i == 0
+        axis.plot(
+            side.step,
+            change.sel(side=line).isel(parameter=i),
+            color=OKABE_ITO["sky"],
+            lw=1,
+            label=f"ODE, {line}" if first else None,
+        )
+        axis.plot(
+            side.step,
+            change.sel(side="optimizer").isel(parameter=i),
+            "o",
+            color="k",
+            ms=1.6,
+            mew=0,
+            label="optimizer" if first else None,
+        )
+
+
+def _draw_errors(axis: Any, side: "xarray.Dataset") -> None:
+    eta = _eta(side)
+    for i, flow in enumerate(side.flow.values):
+        rows = side.sel(flow=flow)
+        for error, ls, label in (
+            (rows.error, "-", f"{flow}, largest"),
+            (rows.median_error, ":", f"{flow}, median"),
+        ):
+            positive = np.where(error > 0, error / eta, np.nan)
+            axis.plot(side.step, positive, ls=ls, color=f"C{i}", label=label)
+    axis.set_yscale("log")
