@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXPECTED = (
-    "Sixteen random parameters of a transformer under Adam and AdamW lie on the lines of their "
-    "ODEs to a few learning rates; the flow through the optimizer's iterates is nearer than any."
+    "Parameters of a transformer under Adam and AdamW lie on the lines of their ODEs to a few "
+    "learning rates (the median, of `log`); the flow through the optimizer's iterates is nearer "
+    "than any, in the median and at its farthest."
 )
+FEW = 5
 
 
 @dataclass(frozen=True)
@@ -196,24 +198,27 @@ def numbers(dataset: "xarray.Dataset") -> dict[str, Any]:
 
 
 def check(dataset: "xarray.Dataset") -> list[str]:
-    """Errors within 30 η: EQUATIONS §1 has 12 to 18 on a network at eps = 1e-8."""
+    """Of the typical parameter: the one that `log` misses most wakes late, and is far off."""
     found, missing = numbers(dataset), []
     for name in dataset.optimizer.values.tolist():
         rows = found[name]
         for flow, row in rows.items():
             if row["outcome"] != "successful":
                 missing.append(f"{name}: flow {flow} ended with {row['outcome']}.")
-        if not rows["log"]["largest / η"] < 30:
-            missing.append(f"{name}: log is {rows['log']['largest / η']:.3g} η away.")
-        nearest = min(rows, key=lambda flow: rows[flow]["median at the end / η"])
-        if "interpolating" in rows and nearest != "interpolating":
-            missing.append(f"{name}: {nearest} is nearer than the flow through the iterates.")
+        error = rows[dataset.flow.values[0]]["median at the end / η"]
+        if not error < FEW:
+            missing.append(f"{name}: half of the parameters are {error:.3g} η away or more.")
+        for what in ("median at the end / η", "largest / η"):
+            nearest = min(rows, key=lambda flow: rows[flow][what])
+            if "interpolating" in rows and nearest != "interpolating":
+                missing.append(f"{name}: {nearest} is nearer than the flow through the iterates.")
     return missing
 
 
 def plot(dataset: "xarray.Dataset") -> "Figure":
     """Above the parameters' changes, dots on the line; below every flow's error."""
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     with style():
         figure, axes = plt.subplots(
@@ -225,9 +230,11 @@ def plot(dataset: "xarray.Dataset") -> "Figure":
             column[0].set_title(str(name))
             column[1].set_xlabel("optimizer step after the hand-over")
         axes[0, 0].set_ylabel(r"change of 16 parameters, in $\eta$")
-        axes[1, 0].set_ylabel(r"|ODE − optimizer|, in $\eta$")
+        axes[1, 0].set_ylabel("|ODE − optimizer| of all\nparameters, in $\\eta$")
         axes[0, 0].legend(loc="upper left")
-        axes[1, 1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+        axes[1, 1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="ODE")
+        parts = [Line2D([], [], color="0.3", ls=ls) for ls in ("-", ":")]
+        axes[1, 0].legend(parts, ["largest", "median"], loc="lower right", ncols=2)
     return figure
 
 
@@ -259,13 +266,10 @@ def _draw_paths(axis: Any, side: "xarray.Dataset") -> None:
 
 
 def _draw_errors(axis: Any, side: "xarray.Dataset") -> None:
-    eta = _eta(side)
+    """From the second saved step on: at the hand-over the error is 0 or rounding."""
+    eta, later = _eta(side), side.isel(step=slice(1, None))
     for i, flow in enumerate(side.flow.values):
-        rows = side.sel(flow=flow)
-        for error, ls, label in (
-            (rows.error, "-", f"{flow}, largest"),
-            (rows.median_error, ":", f"{flow}, median"),
-        ):
-            positive = np.where(error > 0, error / eta, np.nan)
-            axis.plot(side.step, positive, ls=ls, color=f"C{i}", label=label)
+        row = later.sel(flow=flow)
+        axis.plot(row.step, row.error / eta, color=f"C{i}", label=flow)
+        axis.plot(row.step, row.median_error / eta, ls=":", color=f"C{i}")
     axis.set_yscale("log")
