@@ -14,11 +14,11 @@ from jaxtyping import ArrayLike, PyTree
 from ..decays import choice, in_range, out_of_range
 from ..flows import AbstractFlow
 from ..optimizers import Optimizer
-from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
+from ..problems import AbstractProblem, as_params, check_problem, working_dtype
 from ..problems.base import Loss
 from ..simulate.cost import solver_budget
 from ..simulate.trajectory import Save, UpdateKind, check_steps, check_tolerances
-from .case import as_case, hyperparameters_of_method
+from .case import hyperparameters_of_method, resolve
 from .reference import LaneResult, Settings, flow_lane, jit_map_lanes, optimizer_lane
 from .table import METRICS, to_dataset
 
@@ -112,23 +112,10 @@ class _Lane(eqx.Module):
     settings: Settings
 
     def __call__(self, lane: dict[str, Any]) -> LaneResult:
-        problem, params, method = _resolve(self.make, self.loss, self.params, lane)
+        problem, params, method = resolve(self.make, self.loss, self.params, lane)
         if isinstance(method, AbstractFlow):
             return flow_lane(method, problem, params, self.settings)
-        rule = getattr(method, "rule", None)
-        return optimizer_lane(method, rule, problem, params, self.settings)
-
-
-def _resolve(
-    make: Callable[..., Any],
-    loss: Loss | AbstractProblem | None,
-    params: PyTree,
-    lane: dict[str, Any],
-) -> tuple[AbstractProblem, PyTree, Any]:
-    case = as_case(make(**lane))
-    problem = as_problem(loss if case.loss is None else case.loss)  # pyright: ignore[reportArgumentType]
-    start = params if case.params is None else case.params
-    return problem, as_params(start), case.method
+        return optimizer_lane(method, problem, params, self.settings)
 
 
 def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray]:
@@ -163,7 +150,7 @@ def _check_lanes(
     known = []
 
     def look(lane: dict[str, Any]) -> dict[str, Any]:
-        problem, start, method = _resolve(make, loss, params, lane)
+        problem, start, method = resolve(make, loss, params, lane)
         ahead = 1 - method.lag if isinstance(method, AbstractFlow) else 0
         check_problem(problem, start, gradients + ahead)
         known.append(isinstance(method, AbstractFlow | Optimizer))

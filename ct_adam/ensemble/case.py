@@ -1,5 +1,6 @@
 """What a lane runs: a method, and where it varies a loss and a start of its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,7 @@ from jaxtyping import PyTree
 
 from ..flows import AbstractAdamFlow, AbstractFlow
 from ..optimizers import Optimizer
-from ..problems import AbstractProblem
+from ..problems import AbstractProblem, as_params, as_problem
 from ..problems.base import Loss
 
 
@@ -40,6 +41,19 @@ def as_case(made: Any) -> Case:
             f"make returned {type(case.method).__name__}: return a flow, an optimizer or a ct.Case."
         )
     return case
+
+
+def resolve(
+    make: Callable[..., Any],
+    loss: Loss | AbstractProblem | None,
+    params: PyTree,
+    lane: dict[str, Any],
+) -> tuple[AbstractProblem, PyTree, Any]:
+    """Problem, start and method of a lane."""
+    case = as_case(make(**lane))
+    problem = as_problem(loss if case.loss is None else case.loss)  # pyright: ignore[reportArgumentType]
+    start = params if case.params is None else case.params
+    return problem, as_params(start), case.method
 
 
 def hyperparameters_of_method(method: Any) -> dict[str, Any]:

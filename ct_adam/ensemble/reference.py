@@ -80,11 +80,29 @@ def flow_lane(
     assert solution.ys is not None
     end_step, end = solution.ts[0], jax.tree.map(lambda leaf: leaf[0], solution.ys)  # pyright: ignore[reportOptionalSubscript]
     seen = solution.controller_state.reductions  # pyright: ignore[reportOptionalMemberAccess]
+    taken = solution.stats["num_steps"]
+    return flow_result(
+        flow, problem, params, settings, end_step, end, seen, solution.result, taken
+    )
+
+
+def flow_result(
+    flow: AbstractFlow,
+    problem: AbstractProblem,
+    params: PyTree,
+    settings: Settings,
+    end_step: Array,
+    end: PyTree,
+    seen: Reductions,
+    result: diffrax.RESULTS,
+    solver_steps: Any,
+) -> LaneResult:
+    """A lane's numbers from how its integration ended."""
     outcome = flow_outcome(
-        solution.result, start_is_finite(problem, 0, params), all_finite((end, seen.max_update))
+        result, start_is_finite(problem, 0, params), all_finite((end, seen.max_update))
     )
     spent = count_evaluations(
-        solver, flow, solution.stats["num_steps"], problem, settings.steps, settings.warm_steps
+        diffrax.Tsit5(), flow, solver_steps, problem, settings.steps, settings.warm_steps
     )
     params_end = flow.params(end)
     update = flow.update(end_step, end, problem)
@@ -167,44 +185,79 @@ class Observer(diffrax.AbstractAdaptiveStepSizeController):
 
 def optimizer_lane(
     optimizer: optax.GradientTransformation,
-    rule: Any,
     problem: AbstractProblem,
     params: PyTree,
     settings: Settings,
 ) -> LaneResult:
     """Takes the discrete steps of one optimizer and keeps the reductions of updates 0 … steps-1."""
-    dtype = settings.steps.dtype
     start = jnp.asarray(settings.warm_steps)
-    steps = settings.steps.astype(int)
+    carry = warmed(optimizer, problem, params, settings.warm_steps)
+    end = jax.lax.fori_loop(
+        start,
+        start + settings.steps.astype(int),
+        lambda n, carry: seen_step(optimizer, problem, settings, n, carry),
+        (*carry, Reductions.empty(settings.steps.dtype)),
+    )
+    return optimizer_result(optimizer, problem, params, settings, *end)
+
+
+def warmed(
+    optimizer: optax.GradientTransformation,
+    problem: AbstractProblem,
+    params: PyTree,
+    warm_steps: int,
+) -> tuple[PyTree, PyTree]:
+    """Parameters and optimizer state after the warm steps."""
 
     def warm(n: Array, carry: Any) -> Any:
         return optimizer_step(optimizer, problem, n, *carry)[:2]
 
-    def step(n: Array, carry: Any) -> Any:
-        before, state, seen = carry
-        after, state, delta = optimizer_step(optimizer, problem, n, before, state)
-        size = largest(update_of(rule, problem, n, before, delta))
-        loss = problem.value(before) if settings.wants_loss else jnp.zeros((), dtype)
-        seen = seen.see(size, loss)
-        if settings.wants_line:
-            since = (n - start - 3 * steps / 4) / settings.steps
-            weight = jnp.where(2 * (n - start) >= steps, 1.0, 0.0).astype(dtype)
-            line = seen.line.add(weight, since.astype(dtype), floored_log(size))
-            seen = seen._replace(line=line)
-        return after, state, seen
+    return jax.lax.fori_loop(0, warm_steps, warm, (params, optimizer.init(params)))
 
-    carry = jax.lax.fori_loop(0, settings.warm_steps, warm, (params, optimizer.init(params)))
-    end, state, seen = jax.lax.fori_loop(
-        start, start + steps, step, (*carry, Reductions.empty(dtype))
-    )
+
+def seen_step(
+    optimizer: optax.GradientTransformation,
+    problem: AbstractProblem,
+    settings: Settings,
+    n: Array,
+    carry: tuple[PyTree, PyTree, Reductions],
+) -> tuple[PyTree, PyTree, Reductions]:
+    """Step n, looked at."""
+    before, state, seen = carry
+    dtype, steps = settings.steps.dtype, settings.steps
+    after, state, delta = optimizer_step(optimizer, problem, n, before, state)
+    size = largest(update_of(_rule(optimizer), problem, n, before, delta))
+    loss = problem.value(before) if settings.wants_loss else jnp.zeros((), dtype)
+    seen = seen.see(size, loss)
+    if settings.wants_line:
+        since = (n - settings.warm_steps).astype(dtype)
+        weight = jnp.where(2 * since >= steps, 1.0, 0.0).astype(dtype)
+        line = seen.line.add(weight, since / steps - 0.75, floored_log(size))
+        seen = seen._replace(line=line)
+    return after, state, seen
+
+
+def optimizer_result(
+    optimizer: optax.GradientTransformation,
+    problem: AbstractProblem,
+    params: PyTree,
+    settings: Settings,
+    end: PyTree,
+    state: PyTree,
+    seen: Reductions,
+) -> LaneResult:
+    """A lane's numbers from θ and the optimizer's state after the last step."""
     finite = all_finite((end, seen.max_update, eqx.filter(state, eqx.is_inexact_array)))
     # `save` sees θ_N and the update that would lead on from it, NaN where no gradient is left.
-    last = start + steps
+    last = jnp.asarray(settings.warm_steps) + settings.steps.astype(int)
     delta = optimizer_step(optimizer, problem, last, end, state)[2]
-    update = update_of(rule, problem, last, end, delta)
+    update = update_of(_rule(optimizer), problem, last, end, delta)
     outcome = run_outcome(start_is_finite(problem, 0, params), finite)
-    evaluations = jnp.asarray(settings.warm_steps) + steps
-    return _result(seen, problem, end, update, outcome, evaluations, settings)
+    return _result(seen, problem, end, update, outcome, last, settings)
+
+
+def _rule(optimizer: optax.GradientTransformation) -> Any:
+    return getattr(optimizer, "rule", None)
 
 
 def _result(
