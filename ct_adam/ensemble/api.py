@@ -1,31 +1,24 @@
 """`ct.ensemble`: many trajectories at once, as a table over lanes."""
 
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
-from ..decays import choice, in_range, out_of_range
-from ..flows import AbstractFlow
-from ..optimizers import Optimizer
-from ..problems import AbstractProblem, as_params, check_problem, working_dtype
+from ..decays import choice
+from ..problems import AbstractProblem, as_params, working_dtype
 from ..problems.base import Loss
 from ..simulate.cost import solver_budget
-from ..simulate.trajectory import Save, UpdateKind, check_steps, check_tolerances
-from .case import hyperparameters_of_method, resolve
-from .reference import LaneResult, Settings, flow_lane, jit_map_lanes, optimizer_lane
+from ..simulate.trajectory import Save, check_steps, check_tolerances
+from .compiled import ENGINES, compiled
+from .program import Program
+from .reference import Settings
 from .table import METRICS, to_dataset
 
 if TYPE_CHECKING:
     import xarray
-
-ENGINES = ("auto", "reference")
 
 
 def ensemble(
@@ -48,12 +41,14 @@ def ensemble(
     **Arguments:**
 
     - `make`: `make(**lane)` returns a flow, an optimizer, or a `ct.Case` with a loss or a start
-        of its own. It is called on traced numbers, once: keep it at hand (a new function compiles
-        anew).
+        of its own. It is called on traced numbers: keep it at hand (a new function compiles anew,
+        the same one on lanes of the same types does not).
     - `loss`, `params`, `steps`, `warm_steps`, `rtol`, `atol`, `max_solver_steps`: as in
         `ct.solve`; the budget is per lane, and a lane that spends it is an outcome, not an error.
     - `lanes`: named one-dimensional numbers of equal length, zipped.
-    - `engine`: `"reference"`, or `"auto"`: the fastest that takes this problem.
+    - `engine`: `"reference"` (diffrax, or a scan, a lane at a time), `"cohort"` (one loop in JAX
+        that never waits for a slower lane), `"fused"` (a generated kernel, SIMD over lanes; small
+        losses whose primitives it knows), or `"auto"`: the fastest that takes this problem.
     - `save`: `save(step, params, update, loss)` of the last state, kept as further variables.
     - `metrics`: which of the variables below to compute.
 
@@ -86,36 +81,23 @@ def ensemble(
     params = as_params(params)
     dtype = working_dtype(params)
     columns = _columns(lanes, dtype)
-    update_kind = _check_lanes(make, loss, params, warm_steps + steps, columns)
+    budget = solver_budget(steps) if max_solver_steps is None else max_solver_steps
     settings = Settings(
         jnp.asarray(steps, dtype),
         warm_steps,
         jnp.asarray(rtol, dtype),
         jnp.asarray(atol, dtype),
-        solver_budget(steps) if max_solver_steps is None else max_solver_steps,
+        # diffrax compiles its budget in.
+        budget if engine == "reference" else jnp.asarray(budget),
         wants_loss="min_loss" in metrics,
         wants_line="update_slope" in metrics,
         wants_update="max_update" in metrics or "update_slope" in metrics,
         save=save,
     )
-    result = _over_threads(_Lane(make, loss, params, settings), columns)
-    dataset = to_dataset(result, columns, metrics)
-    return dataset.assign_attrs(steps=steps, update_kind=update_kind)
-
-
-class _Lane(eqx.Module):
-    """lane → its numbers. A module, so that its arrays are arguments of the compiled program."""
-
-    make: Callable[..., Any]
-    loss: Loss | AbstractProblem | None
-    params: PyTree
-    settings: Settings
-
-    def __call__(self, lane: dict[str, Any]) -> LaneResult:
-        problem, params, method = resolve(self.make, self.loss, self.params, lane)
-        if isinstance(method, AbstractFlow):
-            return flow_lane(method, problem, params, self.settings)
-        return optimizer_lane(method, problem, params, self.settings)
+    made, arrays = compiled(Program(make, loss, params, settings), columns, engine)
+    made.check(arrays, columns, warm_steps + steps)
+    dataset = to_dataset(made.run(arrays, columns), columns, metrics)
+    return dataset.assign_attrs(steps=steps, update_kind=made.update_kind)
 
 
 def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray]:
@@ -134,62 +116,3 @@ def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"lanes must have one common length of at least 1: got {lengths}.")
     return columns
-
-
-def _check_lanes(
-    make: Callable[..., Any],
-    loss: Loss | AbstractProblem | None,
-    params: PyTree,
-    gradients: int,
-    columns: dict[str, np.ndarray],
-) -> UpdateKind:
-    """Checks shapes once and every lane's hyperparameters, before anything runs.
-
-    Returns what the lanes' updates are: u, or the plain step of an opaque optimizer.
-    """
-    known = []
-
-    def look(lane: dict[str, Any]) -> dict[str, Any]:
-        problem, start, method = resolve(make, loss, params, lane)
-        ahead = 1 - method.lag if isinstance(method, AbstractFlow) else 0
-        check_problem(problem, start, gradients + ahead)
-        known.append(isinstance(method, AbstractFlow | Optimizer))
-        # Python numbers were checked when the method was made.
-        named = hyperparameters_of_method(method)
-        return {name: value for name, value in named.items() if isinstance(value, jax.Array)}
-
-    named = jax.jit(lambda stacked: jax.lax.map(look, stacked))(columns)
-    for name, column in named.items():
-        values = np.asarray(column)
-        fine = in_range(name, values, arrays=True)
-        if not np.all(fine):
-            lane = int(np.argmin(fine))
-            raise ValueError(f"lane {lane}: {out_of_range(name, values[lane])}")
-    return "u" if known[0] else "step"
-
-
-def _cpus() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _over_threads(lane: _Lane, columns: dict[str, np.ndarray]) -> LaneResult:
-    """All lanes, every T-th on thread t: neighbours cost alike, so the threads end together."""
-    count = len(next(iter(columns.values())))
-    threads = min(_cpus(), count)
-    padded = -(-count // threads) * threads
-    order = np.minimum(np.arange(padded), count - 1).reshape(-1, threads)
-    parts = [{k: column[order[:, t]] for k, column in columns.items()} for t in range(threads)]
-    wide = jax.config.jax_enable_x64  # a context of the caller's thread, unknown to the others
-
-    def run(part: dict[str, np.ndarray]) -> LaneResult:
-        with jax.enable_x64(wide):
-            return jax.device_get(jit_map_lanes(lane, part))
-
-    with ThreadPoolExecutor(threads) as pool:
-        results = list(pool.map(run, parts))
-    arrays = [eqx.filter(result, eqx.is_array) for result in results]
-    return jax.tree.map(
-        lambda *xs: np.stack(xs, axis=1).reshape(padded, *xs[0].shape[1:])[:count], *arrays
-    )

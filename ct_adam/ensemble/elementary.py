@@ -28,9 +28,10 @@ _HALF_PRECISION = 0xFFFFFFFFF8000000  # keeps 26 of a float's 53 bits
 
 
 @intrinsic
-def select(typing: Any, condition: Any, a: Any, b: Any):  # noqa: ANN201
+def select(typing: Any, condition: Any, a: Any, b: Any):
     """`a if condition else b` of two computed values: no branch."""
     del typing
+    a, b = types.unliteral(a), types.unliteral(b)
     if a != b:
         return None
 
@@ -42,7 +43,7 @@ def select(typing: Any, condition: Any, a: Any, b: Any):  # noqa: ANN201
 
 
 @intrinsic
-def _bits(typing: Any, x: Any):  # noqa: ANN202
+def _bits(typing: Any, x: Any):
     del typing, x
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -52,7 +53,7 @@ def _bits(typing: Any, x: Any):  # noqa: ANN202
 
 
 @intrinsic
-def _float(typing: Any, x: Any):  # noqa: ANN202
+def _float(typing: Any, x: Any):
     del typing, x
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -133,7 +134,18 @@ def _atanh_tail(z):
     return 2 / 3 + z * (
         2 / 5
         + z
-        * (2 / 7 + z * (2 / 9 + z * (2 / 11 + z * (2 / 13 + z * (2 / 15 + z * (2 / 17 + z * (2 / 19 + z * (2 / 21))))))))
+        * (
+            2 / 7
+            + z
+            * (
+                2 / 9
+                + z
+                * (
+                    2 / 11
+                    + z * (2 / 13 + z * (2 / 15 + z * (2 / 17 + z * (2 / 19 + z * (2 / 21)))))
+                )
+            )
+        )
     )
 
 
@@ -215,7 +227,8 @@ def power_of_log(x, high, low, y):
     value = select((size == 0.0) | (size == math.inf) | (abs(y) == math.inf), edge, value)
     whole = np.floor(y) == y
     odd = whole & (np.floor(y * 0.5) != y * 0.5)
-    value = select((x < 0.0) & odd, -value, value)
+    below = (_bits(x) >> np.uint64(63)) != np.uint64(0)  # -0 too
+    value = select(below & odd, -value, value)
     value = select((x < 0.0) & (size < math.inf) & ~whole, math.nan, value)
     value = select((size == 1.0) & (abs(y) == math.inf), 1.0, value)
     value = select((x == x) & (y == y), value, math.nan)
@@ -259,7 +272,8 @@ def cosh(x):
 
 @_inlined
 def logistic(x):
-    return 1.0 / (1.0 + exp(-x))
+    e = exp(-abs(x))
+    return select(x < 0.0, e, e * 0.0 + 1.0) / (1.0 + e)
 
 
 @_inlined
@@ -282,3 +296,30 @@ def sign(x):
 def next_up(x):
     """The next larger float: half a unit in the last place and a little more is rounded to one."""
     return x + select(x == 0.0, 5e-324, abs(x) * (2.0**-53 * (1.0 + 2.0**-52)))
+
+
+@_inlined
+def cbrt(x):
+    size = abs(x)
+    y = power(size, 1.0 / 3.0)
+    y = select((size > 0.0) & (size < math.inf), y - (y * y * y - size) / (3.0 * y * y), y)
+    return with_sign(y, x)
+
+
+@_inlined
+def read_f8(table, position):
+    """A table's number at a whole position that is not negative: no wrapping around."""
+    return table[np.uint64(position)]
+
+
+read_i = read_f8
+
+
+@_inlined
+def read_f4(table, position):
+    return np.float32(table[np.uint64(position)])
+
+
+@_inlined
+def read_b(table, position):
+    return table[np.uint64(position)] != 0.0

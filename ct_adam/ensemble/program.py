@@ -28,7 +28,9 @@ from .reference import (
     Observer,
     ObserverState,
     Settings,
+    flow_lane,
     flow_result,
+    optimizer_lane,
     optimizer_result,
     seen_step,
     warmed,
@@ -63,6 +65,12 @@ class Program(eqx.Module):
 
     def output(self, lane: Lane, fixed: PyTree, carry: PyTree) -> LaneResult:
         return self._method(lane).output(fixed, carry)
+
+    def reference(self, lane: Lane) -> LaneResult:
+        """The same numbers by diffrax, or a scan."""
+        problem, params, method = resolve(self.make, self.loss, self.params, lane)
+        whole = flow_lane if isinstance(method, AbstractFlow) else optimizer_lane
+        return whole(method, problem, params, self.settings)
 
     def _method(self, lane: Lane) -> "_Flow | _Optimizer":
         problem, params, method = resolve(self.make, self.loss, self.params, lane)
@@ -137,6 +145,8 @@ class _Flow(NamedTuple):
         clipped = jnp.where(keep, self._end, next_t0 + 0.5 * (self._end - next_t0))
         next_t1 = jnp.where(next_t1 > floor, clipped, next_t1)
 
+        okay = carry.result == _value(diffrax.RESULTS.successful)
+
         def kept(new: list[Array], old: list[Array]) -> list[Array]:
             return [jnp.where(keep, a, b) for a, b in zip(new, old, strict=True)]
 
@@ -146,7 +156,7 @@ class _Flow(NamedTuple):
             kept(after, carry.moving),
             None if carry.slope is None else kept(last, slope),
             control,
-            jnp.where(carry.result == _value(diffrax.RESULTS.successful), told._value, carry.result),
+            jnp.where(okay, told._value, carry.result),
             carry.attempts + 1,
         )
 

@@ -81,9 +81,7 @@ def flow_lane(
     end_step, end = solution.ts[0], jax.tree.map(lambda leaf: leaf[0], solution.ys)  # pyright: ignore[reportOptionalSubscript]
     seen = solution.controller_state.reductions  # pyright: ignore[reportOptionalMemberAccess]
     taken = solution.stats["num_steps"]
-    return flow_result(
-        flow, problem, params, settings, end_step, end, seen, solution.result, taken
-    )
+    return flow_result(flow, problem, params, settings, end_step, end, seen, solution.result, taken)
 
 
 def flow_result(
@@ -275,11 +273,3 @@ def _result(
     # The line's abscissa is in units of the whole run.
     slope = seen.line.slope / settings.steps
     return LaneResult(seen, slope, loss, params, saved, outcome, jnp.asarray(evaluations))
-
-
-def map_lanes(lane: Callable[[PyTree], LaneResult], lanes: PyTree) -> LaneResult:
-    """One lane after the other: `lax.map`, which never waits for a slower neighbour."""
-    return jax.lax.map(lane, lanes)
-
-
-jit_map_lanes = eqx.filter_jit(map_lanes)

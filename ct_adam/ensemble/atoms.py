@@ -1,0 +1,85 @@
+"""Numbers as source text: what a lowering is made of."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+MAX_SCALARS = 64
+"""Largest array that is taken apart, and most names a value may have."""
+MAX_LINES = 8000
+"""numba takes about 1.2 ms a line."""
+KINDS = {"float64": "f8", "float32": "f4", "bool": "b"}
+
+
+class LoweringError(Exception):
+    """Names what stands in the way of a lowering; not an error of the user's."""
+
+
+class Atom:
+    """One number: the text that reads it, its kind (f8, f4, i, b), and whether it is live.
+
+    `value` is that of a constant, None otherwise.
+    """
+
+    __slots__ = ("kind", "live", "text", "value")
+
+    def __init__(self, text: str, kind: str, live: bool, value: Any = None):
+        self.text, self.kind, self.live, self.value = text, kind, live, value
+
+
+class Table(NamedTuple):
+    """A known array too large for names: read at live positions only."""
+
+    index: int
+    shape: tuple[int, ...]
+    kind: str
+
+
+class Source:
+    """Lines so far; an expression that was written once is not written again."""
+
+    def __init__(self) -> None:
+        self.setup: list[str] = []
+        self.body: list[str] = []
+        self.kept: dict[str, str] = {}
+        self._seen: dict[str, Atom] = {}
+        self._names = itertools.count()
+
+    def line(self, template: str, kind: str, *atoms: Atom) -> Atom:
+        """A name for `template` filled in with the atoms."""
+        text = template.format(*(atom.text for atom in atoms))
+        if text in self._seen:
+            return self._seen[text]
+        live = any(atom.live for atom in atoms)
+        if live:
+            self.kept |= {a.text: a.kind for a in atoms if not a.live and a.value is None}
+        made = Atom(f"{'t' if live else 's'}{next(self._names)}", kind, live)
+        (self.body if live else self.setup).append(f"{made.text} = {text}")
+        self._seen[text] = made
+        if len(self.body) > MAX_LINES:
+            raise LoweringError(f"more than {MAX_LINES} operations")
+        return made
+
+
+def constant(value: Any, kind: str) -> Atom:
+    """A number as source."""
+    if kind == "b":
+        return Atom(str(bool(value)), kind, False, bool(value))
+    number = float(value)
+    if kind == "i" and abs(number) >= 2**53:
+        raise LoweringError(f"the whole number {value}, beyond 2**53")
+    text = repr(number) if np.isfinite(number) else ("nan" if np.isnan(number) else "inf")
+    text = f"-{text}" if number == -np.inf else text
+    return Atom(f"f4({text})" if kind == "f4" else text, kind, False, number)
+
+
+def kind_of(dtype: Any) -> str:
+    """f8, f4, i or b."""
+    name = np.dtype(dtype).name if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else "key"
+    if name in ("int64", "int32", "int16", "int8"):
+        return "i"
+    if name not in KINDS:
+        raise LoweringError(f"numbers of type {name}")
+    return KINDS[name]

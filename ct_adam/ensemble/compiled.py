@@ -1,0 +1,136 @@
+"""What is kept between calls of `ct.ensemble`, so that a second one neither traces nor compiles."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from ..decays import choice, in_range, out_of_range
+from ..flows import AbstractFlow
+from ..optimizers import Optimizer
+from ..problems import check_problem
+from ..simulate.trajectory import UpdateKind
+from .atoms import LoweringError
+from .case import hyperparameters_of_method, resolve
+from .cohort import Cohort, over_threads
+from .program import Lane, Program
+from .reference import LaneResult
+
+ENGINES = ("auto", "reference", "cohort", "fused")
+FUSED_FROM = 512
+"""Lanes from which `auto` thinks a kernel worth its compilation of a few seconds."""
+_KEPT = 64
+
+Run = Callable[[PyTree, dict[str, np.ndarray]], LaneResult]
+_programs: OrderedDict[Hashable, "Compiled"] = OrderedDict()
+
+
+class Reference:
+    """diffrax, or a scan, a lane at a time."""
+
+    def __init__(self, program: Program):
+        static = eqx.partition(program, eqx.is_array)[1]
+
+        def all_lanes(arrays: PyTree, lanes: Lane) -> LaneResult:
+            return jax.lax.map(eqx.combine(arrays, static).reference, lanes)
+
+        self._run = jax.jit(all_lanes)
+
+    def __call__(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> LaneResult:
+        return over_threads(partial(self._run, arrays), columns)
+
+
+class Compiled:
+    """One program with its checks and its engine, compiled for one type of lanes."""
+
+    update_kind: UpdateKind
+
+    def __init__(self, program: Program, columns: dict[str, np.ndarray], engine: str):
+        self._static = eqx.partition(program, eqx.is_array)[1]
+        self._engine = engine
+        self._columns = columns
+        self._run: Run | None = None
+        self._named = jax.jit(self._hyperparameters)
+        self._looked_at: set[int] = set()
+
+    def check(self, arrays: PyTree, columns: dict[str, np.ndarray], gradients: int) -> None:
+        """Checks shapes once and every lane's hyperparameters, before anything runs."""
+        if gradients not in self._looked_at:
+            lane = {name: column[0] for name, column in columns.items()}
+            jax.eval_shape(partial(self._look, gradients), arrays, lane)
+            self._looked_at.add(gradients)
+        for name, column in self._named(arrays, columns).items():
+            values = np.asarray(column)
+            fine = in_range(name, values, arrays=True)
+            if not np.all(fine):
+                lane = int(np.argmin(fine))
+                raise ValueError(f"lane {lane}: {out_of_range(name, values[lane])}")
+
+    def run(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> LaneResult:
+        if self._run is None:
+            program = eqx.combine(arrays, self._static)
+            self._run = _engine(program, columns, self._engine)
+        return self._run(arrays, columns)
+
+    def _look(self, gradients: int, arrays: PyTree, lane: Lane) -> None:
+        program = eqx.combine(arrays, self._static)
+        problem, start, method = resolve(program.make, program.loss, program.params, lane)
+        ahead = 1 - method.lag if isinstance(method, AbstractFlow) else 0
+        check_problem(problem, start, gradients + ahead)
+        known = isinstance(method, AbstractFlow | Optimizer)
+        self.update_kind = "u" if known else "step"
+
+    def _hyperparameters(self, arrays: PyTree, lanes: Lane) -> dict[str, Any]:
+        def look(lane: Lane) -> dict[str, Any]:
+            program = eqx.combine(arrays, self._static)
+            method = resolve(program.make, program.loss, program.params, lane)[2]
+            # Python numbers were checked when the method was made.
+            named = hyperparameters_of_method(method)
+            return {name: value for name, value in named.items() if isinstance(value, jax.Array)}
+
+        return jax.vmap(look)(lanes)
+
+
+def compiled(
+    program: Program, columns: dict[str, np.ndarray], engine: str
+) -> tuple[Compiled, PyTree]:
+    """The program's compiled form, made at most once, and its arrays."""
+    arrays, static = eqx.partition(program, eqx.is_array)
+    count = len(next(iter(columns.values())))
+    key = (
+        jax.tree.structure(arrays),
+        tuple((x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(arrays)),
+        tuple(jax.tree.leaves(static)),
+        jax.tree.structure(static),
+        tuple((name, column.dtype) for name, column in columns.items()),
+        (engine, engine == "auto" and count >= FUSED_FROM, jax.config.jax_enable_x64),
+    )
+    if key not in _programs:
+        _programs[key] = Compiled(program, columns, engine)
+        while len(_programs) > _KEPT:
+            _programs.popitem(last=False)
+    _programs.move_to_end(key)
+    return _programs[key], arrays
+
+
+def _engine(program: Program, columns: dict[str, np.ndarray], engine: str) -> Run:
+    choice("engine", engine, ENGINES)
+    if engine == "reference":
+        return Reference(program)
+    count = len(next(iter(columns.values())))
+    if engine == "fused" or (engine == "auto" and count >= FUSED_FROM):
+        try:
+            from .fused import Fused
+
+            return Fused(program, columns)
+        except LoweringError as reason:
+            if engine == "fused":
+                raise ValueError(
+                    f"engine='fused' cannot take this problem: {reason}. Take engine='auto'."
+                ) from None
+    return Cohort(program)
