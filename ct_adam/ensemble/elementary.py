@@ -21,6 +21,7 @@ _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 _ROUND = 1.5 * 2.0**52  # adding it leaves the nearest whole number in a float's low bits
 _TINY = float(np.finfo(float).tiny)
+_HUGE = float(np.finfo(float).max)
 _SQRT2 = math.sqrt(2)
 _ONE_BITS = 0x3FF0000000000000
 _MANTISSA = 0x000FFFFFFFFFFFFF
@@ -63,6 +64,10 @@ def _float(typing: Any, x: Any):
 
 
 _inlined = njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+
+
+# Without fused multiply-adds, which would take away what an error-free product brings in.
+_exact = njit(nogil=True, error_model="numpy", forceinline=True)
 
 
 @_inlined
@@ -178,7 +183,7 @@ def log1p(x):
     return select(abs(x) < 1e-300, x, result)
 
 
-@_inlined
+@_exact
 def _product_error(a, b, product):
     """a·b - product, exactly (Dekker)."""
     a1 = _float(_bits(a) & np.uint64(_HALF_PRECISION))
@@ -189,7 +194,7 @@ def _product_error(a, b, product):
 
 @_inlined
 def log_high(x):
-    """ln|x| and what `log_low` adds to it: together 60 bits, for powers."""
+    """ln|x| and what `log_low` adds to it: together 57 bits, for powers."""
     return _log_parts(x)[0]
 
 
@@ -198,7 +203,7 @@ def log_low(x):
     return _log_parts(x)[1]
 
 
-@_inlined
+@_exact
 def _log_parts(x):
     m, e = _split(abs(x))
     f = m - 1.0
@@ -216,7 +221,7 @@ def _log_parts(x):
     return high, low - (high - total)
 
 
-@_inlined
+@_exact
 def power_of_log(x, high, low, y):
     """x^y from the logarithm of |x| in two parts, which a kernel may keep where x stays."""
     product = y * high
@@ -273,7 +278,7 @@ def cosh(x):
 @_inlined
 def logistic(x):
     e = exp(-abs(x))
-    return select(x < 0.0, e, e * 0.0 + 1.0) / (1.0 + e)
+    return select(x < 0.0, e, 1.0) / (1.0 + e)
 
 
 @_inlined
@@ -289,21 +294,23 @@ def minimum(a, b):
 
 @_inlined
 def sign(x):
-    return select(x > 0.0, x * 0.0 + 1.0, select(x < 0.0, x * 0.0 - 1.0, x))
+    return select(x > 0.0, 1.0, select(x < 0.0, -1.0, x))
 
 
 @_inlined
 def next_up(x):
     """The next larger float: half a unit in the last place and a little more is rounded to one."""
-    return x + select(x == 0.0, 5e-324, abs(x) * (2.0**-53 * (1.0 + 2.0**-52)))
+    above = x + select(x == 0.0, 5e-324, abs(x) * (2.0**-53 * (1.0 + 2.0**-52)))
+    return select(x == -math.inf, -_HUGE, above)
 
 
 @_inlined
 def cbrt(x):
-    size = abs(x)
+    denormal = abs(x) < _TINY
+    size = select(denormal, abs(x) * 2.0**54, abs(x))
     y = power(size, 1.0 / 3.0)
     y = select((size > 0.0) & (size < math.inf), y - (y * y * y - size) / (3.0 * y * y), y)
-    return with_sign(y, x)
+    return with_sign(select(denormal, y * 2.0**-18, y), x)
 
 
 @_inlined

@@ -1,5 +1,6 @@
 """The fused engine: JAX begins and ends the lanes, a generated kernel runs between."""
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,9 +26,14 @@ class Fused:
     **Raises:** `LoweringError`, with what stands in the way.
     """
 
-    def __init__(self, program: Program, columns: dict[str, np.ndarray]):
-        from . import kernels
-
+    def __init__(
+        self,
+        program: Program,
+        columns: dict[str, np.ndarray],
+        kernels: ModuleType | None = None,
+    ):
+        """`kernels`: a module of kernels, that of JAX's device by default."""
+        kernels = _kernels() if kernels is None else kernels
         arrays, static = eqx.partition(program, eqx.is_array)
         made = plan(arrays, static, {name: column[0] for name, column in columns.items()})
         self._kernel = kernels.compiled(made.lowered, made.table_sizes)
@@ -58,6 +64,13 @@ class Fused:
         )
         result = jax.device_get(self._end(arrays, full, fixed, carry))
         return jax.tree.map(lambda x: x[:count], result)
+
+
+def _kernels() -> ModuleType:
+    from . import kernels, kernels_cuda
+
+    on_gpu = jax.default_backend() == "gpu" and kernels_cuda.available()
+    return kernels_cuda if on_gpu else kernels
 
 
 class Plan(NamedTuple):

@@ -99,9 +99,11 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any]) -> list[
 def _branches(branches: Sequence[Any], given: list[Any]) -> list[Any]:
     which, *operands = given
     results = [_evaluate(branch.jaxpr, branch.consts, operands) for branch in branches]
-    which = jnp.clip(which, 0, len(branches) - 1)
+    # Primitives, not jnp's functions, which are calls again.
+    low, high = (jax.lax.convert_element_type(n, which.dtype) for n in (0, len(branches) - 1))
+    which = jax.lax.clamp(low, which, high)
     if len(branches) == 2:
-        which = which.astype(bool)
+        which = jax.lax.convert_element_type(which, bool)
     return [jax.lax.select_n(which, *cases) for cases in zip(*results, strict=True)]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +44,7 @@ sqrt, sin, cos, tan, asin, acos, atan = (
     math.sqrt, math.sin, math.cos, math.tan, math.asin, math.acos, math.atan
 )
 asinh, acosh, atanh, atan2 = math.asinh, math.acosh, math.atanh, math.atan2
-erf, erfc, remainder = math.erf, math.erfc, math.fmod
+erf, erfc, remainder = math.erf, math.erfc, np.fmod
 floor, ceil, truncate, nearest_even = np.floor, np.ceil, np.trunc, np.rint
 f8, f4, inf, nan = np.float64, np.float32, math.inf, math.nan
 '''
@@ -100,18 +101,23 @@ def kernel(carry, known, lanes, first, stride, stop{tables}):
 '''
 
 
-def kernel_source(lowered: Lowered, table_sizes: list[int], cache: bool) -> str:
-    """The module of one kernel; `table_sizes`: numbers a lane of each table, 0 where it is shared.
+class Parts(NamedTuple):
+    """A lowered body around the place where a kernel keeps a lane's numbers."""
 
-    The last output of `lowered` is whether the lane goes on.
-    """
-    width = WIDTH
+    rows: int
+    """numbers a lane: those it carries, then what its setup leaves to the body"""
+    enter: list[str]
+    """from `carry[lane]` and `known[lane]`"""
+    body: list[str]
+    """one pass"""
+
+
+def parts(
+    lowered: Lowered, table_sizes: list[int], cell: Callable[[int], str], going: str
+) -> Parts:
+    """Lines of a kernel; `cell(i)` holds number i, and `going` whether the lane goes on."""
     carried = len(lowered.live_kinds)
     rows = {name: carried + i for i, name in enumerate(lowered.kept)}
-
-    def cell(row: int) -> str:
-        return f"block[{row * width} + j]"
-
     enter = [f"{cell(i)} = carry[lane, {i}]" for i in range(carried)]
     enter += [
         f"h{i} = {read_as(kind, f'known[lane, {i}]')}" for i, kind in enumerate(lowered.known_kinds)
@@ -127,17 +133,36 @@ def kernel_source(lowered: Lowered, table_sizes: list[int], cache: bool) -> str:
     body += lowered.body
     *outputs, goes_on = lowered.outputs
     body += [f"{cell(i)} = {text}" for i, text in enumerate(outputs)]
-    body.append(f"going[j] = {goes_on}")
+    body.append(f"{going} = {goes_on}")
+    return Parts(carried + len(rows), enter, body)
+
+
+def indented(lines: list[str], levels: int) -> str:
+    """Lines as a block of source."""
+    return "\n".join("    " * levels + line for line in lines)
+
+
+def table_arguments(table_sizes: list[int]) -> str:
+    """The end of a kernel's signature."""
+    return "".join(f", table{i}" for i in range(len(table_sizes)))
+
+
+def kernel_source(lowered: Lowered, table_sizes: list[int], cache: bool) -> str:
+    """The module of one kernel; `table_sizes`: numbers a lane of each table, 0 where it is shared.
+
+    The last output of `lowered` is whether the lane goes on.
+    """
+    made = parts(lowered, table_sizes, lambda row: f"block[{row * WIDTH} + j]", "going[j]")
     from .. import __version__
 
     return _PRELUDE.format(
         version=__version__, names=",\n    ".join(_NAMES.split())
     ) + _KERNEL.format(
-        enter="\n".join(f"    {line}" for line in enter),
-        body="\n".join(f"            {line}" for line in body),
-        tables="".join(f", table{i}" for i in range(len(table_sizes))),
-        rows=carried + len(rows),
-        carried=carried,
+        enter=indented(made.enter, 1),
+        body=indented(made.body, 3),
+        tables=table_arguments(table_sizes),
+        rows=made.rows,
+        carried=len(lowered.live_kinds),
         width=WIDTH,
         vector=_VECTOR,
         cache=cache,

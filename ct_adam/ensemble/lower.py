@@ -139,7 +139,7 @@ def rearranged(eqn: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     ]
     with jax.ensure_compile_time_eval():
         results = apply(eqn, positions)
-    return [flat[np.asarray(result)] for result in results]
+    return [np.asarray(flat[np.asarray(result)], object) for result in results]
 
 
 def read_as(kind: str, number: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray
 
 SIDES = ("optimizer", "flow")
-_TILE = 256  # lanes between two ticks of the progress bar
+_TILE = 4096  # lanes between two ticks of the progress bar
 
 
 def region(

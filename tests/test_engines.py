@@ -1,0 +1,268 @@
+"""Engines against one another, lane by lane, but for lanes that one ulp of the start changes."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ct_adam as ct
+from ct_adam.simulate.trajectory import outcome_names
+
+compiled = import_module("ct_adam.ensemble.compiled")
+H = jnp.array([1.0, 3.0, 10.0, 30.0])
+START = jnp.array([1.0, -1.0, 0.5, 2.0])
+RNG = np.random.default_rng(0)
+DECAYS = {"b1": RNG.uniform(0.5, 0.98, 48), "b2": RNG.uniform(0.5, 0.999, 48)}
+
+
+def quadratic(x):
+    return jnp.sum(H * x**2) / 2
+
+
+def coupled(x):
+    """Rosenbrock's valley in six coordinates."""
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2) / 100
+
+
+def of_two_leaves(params):
+    return quadratic(params["a"]) + params["b"] ** 2
+
+
+def sometimes_nan(x):
+    return jnp.sum(jnp.log(x))
+
+
+def adam_flow(b1, b2):
+    return ct.AdamFlow(1e-2, b1, b2)
+
+
+def paper_flow(b1, b2):
+    return ct.AdamFlow(1e-2, b1, b2, weight_decay=0.1, rates="lag", order=2, start="paper")
+
+
+def scheduled(b1, b2):
+    return ct.AdamFlow(optax.linear_schedule(1e-2, 0.0, 40), b1, b2, decay="l2", weight_decay=0.1)
+
+
+def two_stages(b1, b2):
+    return ct.KAdamFlow(1e-2, (b1, b1), (b2, b2))
+
+
+def adamw(b1, b2):
+    return ct.adamw(1e-2, b1, b2, weight_decay=0.1)
+
+
+def users_own(b1, b2):
+    return optax.chain(
+        optax.clip(1.0),
+        optax.scale_by_nesterov() if hasattr(optax, "scale_by_nesterov") else optax.trace(b1, True),
+        optax.scale_by_rms(b2, bias_correction=True),
+        optax.add_decayed_weights(1e-3),
+        optax.scale_by_schedule(optax.cosine_decay_schedule(-1e-2, 60)),
+    )
+
+
+def on_a_stream(b1, b2):
+    stream = ct.problems.worst_case_stream(b1, b2, 61, "held", "log")
+    return ct.Case(ct.AdamFlow(1e-2, b1, b2, eps=0.0), stream, jnp.zeros(1))
+
+
+def on_a_shared_stream(b1, b2):
+    return ct.Case(ct.k_adam(1e-2, b1, b2), ct.problems.random_stream(80, 2, seed=1), jnp.zeros(2))
+
+
+CASES = {
+    "adam flow": (adam_flow, quadratic, START),
+    "the paper's flow": (paper_flow, quadratic, START),
+    "a schedule": (scheduled, quadratic, START),
+    "two stages": (two_stages, quadratic, START),
+    "sign flow": (lambda b1, b2: ct.SignFlow(b1 * 1e-2, eps=b2), quadratic, START),
+    "a coupled loss": (adam_flow, coupled, jnp.linspace(-1, 1, 6)),
+    "a PyTree": (adam_flow, of_two_leaves, {"a": START, "b": jnp.ones(())}),
+    "adamw": (adamw, quadratic, START),
+    "a user's optimizer": (users_own, quadratic, START),
+    "lion": (lambda b1, b2: optax.lion(1e-3, b1, b2), quadratic, START),
+    "radam": (lambda b1, b2: optax.radam(1e-2, b1, b2), quadratic, START),
+    "a stream of each lane": (on_a_stream, None, START),
+    "a stream of all": (on_a_shared_stream, None, START),
+}  # fmt: skip
+
+
+def both(make, loss, start, lanes=DECAYS, steps=60, engine="fused", **options):
+    run = partial(ct.ensemble, make, loss, start, steps, lanes, **options)
+    return run(engine=engine), run(engine="reference")
+
+
+def sensitive(make, loss, start, theirs, **options):
+    """Lanes that one ulp of the start changes by as much as a hundredth of the tolerance."""
+    nudged = jax.tree.map(lambda x: x * (1 + 2.0**-52), start)
+    other = ct.ensemble(make, loss, nudged, 60, DECAYS, engine="reference", **options)
+    return np.abs(other.final_params - theirs.final_params).max("parameter").values > 1e-8
+
+
+# A kernel takes seconds to compile: what lowers like another stands among the slow ones.
+LIKE_OTHERS = {"a schedule", "two stages", "sign flow", "the paper's flow", "lion", "radam"}
+
+
+@pytest.mark.parametrize("engine", ["cohort", "fused"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in LIKE_OTHERS else []) for n in CASES],
+)
+def test_engines_agree(name, engine):
+    """Both take the reference's steps: they differ by rounding, but where steps are accepted by a
+    hair; then by the solver's tolerance, in lanes that are sensitive by the one-ulp criterion."""
+    make, loss, start = CASES[name]
+    ours, theirs = both(make, loss, start, engine=engine)
+    apart = np.abs(ours.final_params - theirs.final_params).max("parameter").values
+    free = sensitive(make, loss, start, theirs) | (ours.evaluations != theirs.evaluations).values
+    print(f"{name}, {engine}: {free.mean():.0%} of the lanes are sensitive")
+    assert np.all(ours.outcome == theirs.outcome)
+    assert np.all(apart[~free] < 1e-8)
+    assert np.median(free) == 0
+    if not np.any(free):
+        np.testing.assert_allclose(ours.max_update, theirs.max_update, rtol=1e-6)
+        np.testing.assert_allclose(ours.update_slope, theirs.update_slope, atol=1e-5)
+        np.testing.assert_allclose(ours.min_loss, theirs.min_loss, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["cohort", "fused"])
+def test_how_lanes_end(engine):
+    """Each by its own outcome: none, too little budget, a NaN on the way, a NaN at the start."""
+    names = outcome_names()
+
+    def outcomes(make, loss, start, lanes, **options):
+        table, theirs = both(make, loss, start, lanes, engine=engine, **options)
+        assert np.all(table.outcome == theirs.outcome)
+        return [names[i] for i in table.outcome.values]
+
+    lanes = {"scale": [1e-3, 1e-1]}
+    flow = lambda scale: ct.AdamFlow(scale, eps=1e-3)  # noqa: E731
+    assert outcomes(flow, quadratic, START, lanes, max_solver_steps=30) == [
+        "successful", "budget_spent",
+    ]  # fmt: skip
+    positive = jnp.full(2, 0.5)
+    assert outcomes(flow, sometimes_nan, positive, lanes) == ["successful", "stalled"]
+    assert outcomes(flow, sometimes_nan, -positive, lanes) == ["nonfinite_start"] * 2
+    gd = lambda scale: optax.sgd(scale)  # noqa: E731
+    lanes = {"scale": [1e-2, 1e3]}
+    assert outcomes(gd, lambda x: jnp.sum(x**4), START, lanes) == ["successful", "nonfinite_run"]
+
+
+def test_fused_refuses_by_name_and_auto_falls_back():
+    many = {"rate": np.linspace(1e-3, 1e-2, compiled.FUSED_FROM)}
+    loss = lambda x: jnp.sum(jnp.cumsum(x) ** 2 * H)  # noqa: E731
+    make = lambda rate: ct.AdamFlow(rate)  # noqa: E731
+    with pytest.raises(ValueError, match=r"engine='fused' cannot .* the primitive cumsum"):
+        ct.ensemble(make, loss, START, 5, many, engine="fused")
+    table = ct.ensemble(make, loss, START, 5, many)
+    assert np.all(table.outcome == 0)
+
+
+def test_warm_steps_and_single_precision():
+    table, theirs = both(adam_flow, quadratic, START, warm_steps=7)
+    agree = (table.evaluations == theirs.evaluations).values
+    assert agree.mean() > 0.5
+    apart = np.abs(table.final_params - theirs.final_params).max("parameter").values
+    assert np.max(apart[agree]) < 1e-8
+    short = START.astype("float32")
+    table, theirs = both(adamw, lambda x: jnp.sum(H.astype(x.dtype) * x**2) / 2, short)
+    assert table.final_params.dtype == np.float32
+    # 60 contracting steps of η = 1e-2 in 24 bits.
+    np.testing.assert_allclose(table.final_params, theirs.final_params, atol=1e-5)
+
+
+def test_second_call_neither_traces_nor_compiles():
+    made = []
+
+    def make(b1, b2):
+        made.append(b1)
+        return ct.AdamFlow(1e-2, b1, b2)
+
+    for engine in ("reference", "cohort", "fused"):
+        run = partial(ct.ensemble, make, quadratic, START, engine=engine)
+        first = run(20, DECAYS)
+        count = len(made)
+        again = {name: column[::-1].copy() for name, column in DECAYS.items()}
+        second = run(20, again)
+        assert len(made) == count, engine
+        np.testing.assert_array_equal(second.final_params[::-1], first.final_params)
+        if engine != "reference":  # diffrax compiles its budget in
+            run(25, DECAYS, rtol=1e-5)
+            # A new number of steps is checked against what a stream holds: one look, no program.
+            assert len(made) == count + 1, engine
+
+
+def test_result_does_not_depend_on_the_neighbours():
+    """Bit by bit: what a resumed sweep rests on."""
+    whole = ct.ensemble(adam_flow, quadratic, START, 60, DECAYS, engine="fused")
+    lanes = {name: column[5:18] for name, column in DECAYS.items()}
+    part = ct.ensemble(adam_flow, quadratic, START, 60, lanes, engine="fused")
+    np.testing.assert_array_equal(part.final_params, whole.final_params[5:18])
+
+
+def test_tiles_are_one_ensemble(monkeypatch):
+    whole = ct.ensemble(adam_flow, quadratic, START, 60, DECAYS, engine="fused")
+    monkeypatch.setattr(import_module("ct_adam.ensemble.fused"), "TILE", 20)
+    tiles = ct.ensemble(adam_flow, quadratic, START, 60, DECAYS, engine="fused")
+    np.testing.assert_array_equal(tiles.final_params, whole.final_params)
+
+
+def test_cohorts_side_by_side():
+    """What an accelerator runs, here on the CPU: blocks of 16 lanes that make room for others."""
+    cohort = import_module("ct_adam.ensemble.cohort")
+    program = import_module("ct_adam.ensemble.program").Program
+    settings = import_module("ct_adam.ensemble.reference").Settings
+    shared = settings(jnp.asarray(60.0), 0, jnp.asarray(1e-6), jnp.asarray(1e-9),
+                      jnp.asarray(5000), True, True, True, None)  # fmt: skip
+    ours = jax.jit(
+        lambda lanes: cohort.side_by_side(program(adam_flow, quadratic, START, shared), lanes, 16)
+    )(DECAYS)
+    theirs = ct.ensemble(
+        adam_flow, quadratic, START, 60, DECAYS, engine="cohort", max_solver_steps=5000
+    )
+    same = np.asarray(ours.evaluations) == theirs.evaluations.values
+    assert same.mean() > 0.5
+    apart = np.abs(ours.params - theirs.final_params.values).max(1)
+    assert np.max(apart[same]) < 1e-8
+
+
+SCRIPT = """
+import json, jax, jax.numpy as jnp
+jax.config.update("jax_enable_x64", True)
+import ct_adam as ct
+table = ct.ensemble(lambda b1: ct.AdamFlow(1e-2, b1), lambda x: jnp.sum(x**2), jnp.ones(2), 20,
+                    {"b1": [0.5, 0.7, 0.9]}, engine="cohort")
+print(json.dumps([len(jax.devices()), table.final_params.values.tolist()]))
+"""
+
+
+def test_several_devices_share_the_lanes():
+    """Three lanes on two devices, filled up and cut again."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    told = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+    )
+    devices, params = json.loads(told.stdout)
+    assert devices == 2
+    here = ct.ensemble(lambda b1: ct.AdamFlow(1e-2, b1), lambda x: jnp.sum(x**2), jnp.ones(2), 20,
+                       {"b1": [0.5, 0.7, 0.9]}, engine="cohort")  # fmt: skip
+    np.testing.assert_allclose(params, here.final_params, rtol=1e-12)
+
+
+def test_kernels_live_where_they_can_be_written(monkeypatch, tmp_path: Path):
+    kernels = import_module("ct_adam.ensemble.kernels")
+    monkeypatch.setenv("CT_ADAM_CACHE", str(tmp_path / "here"))
+    assert kernels.cache_folder() == tmp_path / "here" / "kernels"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CT_ADAM_CACHE", str(tmp_path / "file"))
+    assert kernels.cache_folder().is_dir()
