@@ -18,7 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MPLBACKEND", "Agg")
     import jax
 
+    from ct_adam.caches import keep_compilations
+
     jax.config.update("jax_enable_x64", True)  # theory wants float64
+    keep_compilations()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _arguments(words)
     try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 elementary = import_module("ct_adam.ensemble.elementary")
+powers = import_module("ct_adam.ensemble.powers")
 N = 20_000
 SPECIAL = np.array([0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 5e-324, 1e-310, 2.2e-308, 1e308,
                     709.7, 709.79, 710, -708.5, -745, -746, 800, 0.5, 2, -2, 3, 1e-20])  # fmt: skip
@@ -17,7 +18,7 @@ _compile = njit(error_model="numpy", fastmath={"contract", "arcp"})
 
 def over(name):
     """The function in a loop, as kernels call it."""
-    function = getattr(elementary, name)
+    function = getattr(elementary, name, None) or getattr(powers, name)
 
     @_compile
     def one(x, out):
@@ -82,7 +83,7 @@ def test_power():
     @_compile
     def loop(x, y, out):
         for i in range(x.size):
-            out[i] = elementary.power(x[i], y[i])
+            out[i] = powers.power(x[i], y[i])
 
     rng = np.random.default_rng(0)
     corners = np.meshgrid(SPECIAL, SPECIAL)
@@ -99,6 +100,22 @@ def test_power():
     # Below the normal numbers the unit is no longer relative.
     tiny = np.abs(exact.astype(float)) < np.finfo(float).tiny
     assert np.all((ulps(found, exact) <= allowed) | (tiny & (np.abs(found - exact) < 1e-322)))
+
+
+def test_running_power_stays_correct():
+    """Ten thousand factors one after the other, against the power itself in long doubles."""
+
+    @_compile
+    def last(x, count):
+        high, low = 1.0, 0.0
+        for _ in range(count):
+            high, low = powers.next_power(high, low, x)
+        return high
+
+    for x in (0.9, 0.999, 0.99999, -0.97):
+        exact = np.power(np.longdouble(x), 10_000)
+        unit = max(np.spacing(float(abs(exact))), np.finfo(float).tiny)
+        assert abs(last(x, 10_000) - exact) <= unit
 
 
 def test_loops_are_vectorised():

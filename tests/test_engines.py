@@ -15,6 +15,7 @@ import optax
 import pytest
 
 import ct_adam as ct
+from ct_adam.caches import cache_folder
 from ct_adam.simulate.trajectory import outcome_names
 
 compiled = import_module("ct_adam.ensemble.compiled")
@@ -260,9 +261,8 @@ def test_several_devices_share_the_lanes():
 
 
 def test_kernels_live_where_they_can_be_written(monkeypatch, tmp_path: Path):
-    kernels = import_module("ct_adam.ensemble.kernels")
     monkeypatch.setenv("CT_ADAM_CACHE", str(tmp_path / "here"))
-    assert kernels.cache_folder() == tmp_path / "here" / "kernels"
+    assert cache_folder("kernels") == tmp_path / "here" / "kernels"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CT_ADAM_CACHE", str(tmp_path / "file"))
-    assert kernels.cache_folder().is_dir()
+    assert cache_folder("kernels").is_dir()

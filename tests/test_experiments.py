@@ -108,7 +108,7 @@ def test_reference_of_a_stream_is_discrete_adam():
 @pytest.mark.parametrize("name", ["quadratic", "gap"])
 def test_tight_solves_of_all_states_meet_the_reference(name):
     panel = panels(SIZES["smoke"])[name]
-    for state in STATES:
+    for state in STATES[:4]:  # not the floor, whose error is what the figure shows
         solved = panel.solve(state, 1e-11, 20_000)
         for found, expected in zip((solved.params, solved.update), reference(panel), strict=True):
             np.testing.assert_allclose(found, expected, atol=2e-9, rtol=2e-9)

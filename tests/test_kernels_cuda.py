@@ -134,7 +134,7 @@ def module_names(source):
 def test_a_body_finds_every_name(simulated):
     """All that a CPU's kernel offers to a lowered body."""
     cpu, gpu = (import_module(f"ct_adam.ensemble.{name}") for name in ("kernels", "kernels_cuda"))
-    empty = Lowered([], [], {}, ["0.0"], [], [], [], [])
+    empty = Lowered(["s0 = 0.0"], [], {}, ["0.0", "0.0"], ["f8"], [], [], [])
     offered = module_names(cpu.kernel_source(empty, [], cache=False)) - {"njit", "enter"}
     assert len(offered) > 40
     assert offered <= module_names(gpu.kernel_source(empty, [], simulated))

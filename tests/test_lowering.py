@@ -1,6 +1,8 @@
 """Jaxprs as scalar source: each primitive and random expressions against JAX."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,9 @@ import pytest
 from ct_adam.ensemble.atoms import LoweringError
 from ct_adam.ensemble.jaxprs import split
 from ct_adam.ensemble.lower import lower
+from ct_adam.ensemble.lower_rules import RULES, STRUCTURAL
 
+jaxprs = import_module("ct_adam.ensemble.jaxprs")
 kernels = import_module("ct_adam.ensemble.kernels")
 ULP = 2.0**-52
 X = np.array([0.3, -1.7, 2.0, 0.0, -0.5, 1e-3, 4.0, np.nan, np.inf, -np.inf])
@@ -190,3 +194,12 @@ def test_what_stays_is_taken_out_of_the_loop():
     lowered = lower(cut, 1)
     assert not any("log" in line for line in lowered.body if "power_of_log" not in line)
     assert sum("log_high" in line for line in lowered.setup) == 1
+
+
+def test_documentation_lists_what_lowers():
+    page = (Path(__file__).parents[1] / "docs" / "engines.md").read_text()
+    section = page.split("## What lowers")[1].split("Not lowered")[0]
+    listed = set(re.findall(r"`(\w+)`", section))
+    assert listed >= RULES.keys() | STRUCTURAL
+    strangers = listed - RULES.keys() - STRUCTURAL - jaxprs._CALLS - {"cond"}
+    assert not strangers

@@ -12,10 +12,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     import tyro
 
     jax.config.update("jax_enable_x64", True)  # theory wants float64
+    from ..caches import keep_compilations
     from ..simulate import RunError
     from .compare import compare
     from .region import region
 
+    keep_compilations()
     app = tyro.extras.SubcommandApp()
     app.command(region)
     app.command(compare)

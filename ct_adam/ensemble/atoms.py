@@ -4,6 +4,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 MAX_SCALARS = 64
@@ -20,13 +21,14 @@ class LoweringError(Exception):
 class Atom:
     """One number: the text that reads it, its kind (f8, f4, i, b), and whether it is live.
 
-    `value` is that of a constant, None otherwise.
+    `value` is that of a constant, None otherwise; `whole` tells of a float that was an integer.
     """
 
-    __slots__ = ("kind", "live", "text", "value")
+    __slots__ = ("kind", "live", "text", "value", "whole")
 
-    def __init__(self, text: str, kind: str, live: bool, value: Any = None):
+    def __init__(self, text: str, kind: str, live: bool, value: Any = None, whole: bool = False):
         self.text, self.kind, self.live, self.value = text, kind, live, value
+        self.whole = whole or kind == "i"
 
 
 class Table(NamedTuple):
@@ -77,7 +79,8 @@ def constant(value: Any, kind: str) -> Atom:
 
 def kind_of(dtype: Any) -> str:
     """f8, f4, i or b."""
-    name = np.dtype(dtype).name if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else "key"
+    extended = jnp.issubdtype(dtype, jax.dtypes.extended)  # e.g. random keys
+    name = str(dtype) if extended else np.dtype(dtype).name
     if name in ("int64", "int32", "int16", "int8"):
         return "i"
     if name not in KINDS:

@@ -5,6 +5,8 @@ function takes and returns float64, has no branch, and is within `ULP` units in 
 the exact value, NaN and infinity included. They inline into generated kernels and are not meant
 to be called from Python one number at a time.
 """
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# numba's intrinsics take a typing context that a caller does not give.
 
 import math
 from typing import Any
@@ -18,14 +20,13 @@ ULP = 4
 
 _LOG2E = 1.4426950408889634
 # ln 2 in two parts; the first has 32 bits, so that its product with an exponent is exact.
-_LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
+LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 _ROUND = 1.5 * 2.0**52  # adding it leaves the nearest whole number in a float's low bits
-_TINY = float(np.finfo(float).tiny)
+TINY = float(np.finfo(float).tiny)
 _HUGE = float(np.finfo(float).max)
 _SQRT2 = math.sqrt(2)
 _ONE_BITS = 0x3FF0000000000000
 _MANTISSA = 0x000FFFFFFFFFFFFF
-_HALF_PRECISION = 0xFFFFFFFFF8000000  # keeps 26 of a float's 53 bits
 
 
 @intrinsic
@@ -63,20 +64,16 @@ def _float(typing: Any, x: Any):
     return types.float64(types.uint64), generate
 
 
-_inlined = njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+inlined = njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
 
 
-# Without fused multiply-adds, which would take away what an error-free product brings in.
-_exact = njit(nogil=True, error_model="numpy", forceinline=True)
-
-
-@_inlined
+@inlined
 def _power_of_two(k):
     """2^k of a whole k in [-1022, 1023]."""
     return _float((_bits(k + _ROUND) << np.uint64(52)) + np.uint64(_ONE_BITS))
 
 
-@_inlined
+@inlined
 def _expm1_reduced(r):
     """e^r - 1 for |r| ≤ ln 2 / 2: the series to r^13, whose next term is below 1e-17 r."""
     z = r * r
@@ -89,41 +86,41 @@ def _expm1_reduced(r):
     return r + z * (even + r * odd)
 
 
-@_inlined
-def _exp_of_sum(high, low):
+@inlined
+def exp_of_sum(high, low):
     """e^(high + low), |low| ≪ 1."""
     inside = select(high > -800.0, high, -800.0)
     inside = select(inside < 800.0, inside, 800.0)
-    low = select(abs(high) < 800.0, low, 0.0)
+    low = select(abs(high) < 800.0, low, 0.0)  # beyond, it may be NaN
     k = (inside * _LOG2E + _ROUND) - _ROUND
-    r = (inside - k * _LN2_HIGH) - (k * _LN2_LOW - low)
+    r = (inside - k * LN2_HIGH) - (k * LN2_LOW - low)
     # In two factors: the power itself may lie beyond the largest, or below the smallest number.
     half = (k * 0.5 + _ROUND) - _ROUND
     scaled = (1.0 + _expm1_reduced(r)) * _power_of_two(half) * _power_of_two(k - half)
     return select(high == high, scaled, high)
 
 
-@_inlined
+@inlined
 def exp(x):
-    return _exp_of_sum(x, 0.0)
+    return exp_of_sum(x, 0.0)
 
 
-@_inlined
+@inlined
 def expm1(x):
     inside = select(x > -50.0, x, -50.0)
     inside = select(inside < 710.0, inside, 710.0)
     k = (inside * _LOG2E + _ROUND) - _ROUND
-    p = _expm1_reduced((inside - k * _LN2_HIGH) - k * _LN2_LOW)
+    p = _expm1_reduced((inside - k * LN2_HIGH) - k * LN2_LOW)
     half = _power_of_two(k - 1.0)
     small = 2.0 * (p * half + (half - 0.5))
     result = select(abs(x) < 1e-300, x, small)  # half of a denormal number would be rounded
     return select(x == x, result, x)
 
 
-@_inlined
-def _split(x):
+@inlined
+def split_float(x):
     """x = m·2^e with m in [1/√2, √2], of a positive finite x."""
-    denormal = x < _TINY
+    denormal = x < TINY
     bits = _bits(select(denormal, x * 2.0**54, x))
     # An exponent's bits below those of 2^52 are the number 2^52 + exponent.
     e = _float((bits >> np.uint64(52)) | np.uint64(0x4330000000000000)) - (2.0**52 + 1023)
@@ -133,8 +130,8 @@ def _split(x):
     return select(above, m * 0.5, m), select(above, e + 1.0, e)
 
 
-@_inlined
-def _atanh_tail(z):
+@inlined
+def atanh_tail(z):
     """(2 atanh(s) - 2s)/s³ with z = s² ≤ 0.0295: the series to z^10, next term below 1e-17."""
     return 2 / 3 + z * (
         2 / 5
@@ -154,7 +151,7 @@ def _atanh_tail(z):
     )
 
 
-@_inlined
+@inlined
 def _positive_or(x, finite):
     """A logarithm's special values around its value where x is positive and finite."""
     result = select(x < math.inf, finite, x)
@@ -162,19 +159,19 @@ def _positive_or(x, finite):
     return select(x < 0.0, math.nan, result)
 
 
-@_inlined
+@inlined
 def log(x):
-    m, e = _split(x)
+    m, e = split_float(x)
     f = m - 1.0
     s = f / (2.0 + f)
     z = s * s
     half_square = 0.5 * f * f
     # 2 atanh(s) = f - f²/2 + s (f²/2 + its tail): f is exact, the rest is small.
-    rest = half_square - (s * (half_square + z * _atanh_tail(z)) + e * _LN2_LOW)
-    return _positive_or(x, e * _LN2_HIGH - (rest - f))
+    rest = half_square - (s * (half_square + z * atanh_tail(z)) + e * LN2_LOW)
+    return _positive_or(x, e * LN2_HIGH - (rest - f))
 
 
-@_inlined
+@inlined
 def log1p(x):
     u = 1.0 + x
     corrected = log(u) + (x - (u - 1.0)) / u
@@ -183,81 +180,18 @@ def log1p(x):
     return select(abs(x) < 1e-300, x, result)
 
 
-@_exact
-def _product_error(a, b, product):
-    """a·b - product, exactly (Dekker)."""
-    a1 = _float(_bits(a) & np.uint64(_HALF_PRECISION))
-    b1 = _float(_bits(b) & np.uint64(_HALF_PRECISION))
-    a2, b2 = a - a1, b - b1
-    return ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
-
-
-@_inlined
-def log_high(x):
-    """ln|x| and what `log_low` adds to it: together 57 bits, for powers."""
-    return _log_parts(x)[0]
-
-
-@_inlined
-def log_low(x):
-    return _log_parts(x)[1]
-
-
-@_exact
-def _log_parts(x):
-    m, e = _split(abs(x))
-    f = m - 1.0
-    t = 2.0 + f
-    t_low = f - (t - 2.0)
-    s = f / t
-    product = s * t
-    s_low = (((f - product) - _product_error(s, t, product)) - s * t_low) / t
-    z = s * s
-    low = 2.0 * s_low + s * z * _atanh_tail(z)
-    first, second = e * _LN2_HIGH, 2.0 * s  # |first| > |second| unless e = 0
-    total = first + second
-    low += select(e == 0.0, 0.0, second - (total - first)) + e * _LN2_LOW
-    high = total + low
-    return high, low - (high - total)
-
-
-@_exact
-def power_of_log(x, high, low, y):
-    """x^y from the logarithm of |x| in two parts, which a kernel may keep where x stays."""
-    product = y * high
-    value = _exp_of_sum(product, _product_error(y, high, product) + y * low)
-    size = abs(x)
-    grows = (size > 1.0) == (y > 0.0)
-    edge = select(grows, math.inf, 0.0)
-    value = select((size == 0.0) | (size == math.inf) | (abs(y) == math.inf), edge, value)
-    whole = np.floor(y) == y
-    odd = whole & (np.floor(y * 0.5) != y * 0.5)
-    below = (_bits(x) >> np.uint64(63)) != np.uint64(0)  # -0 too
-    value = select(below & odd, -value, value)
-    value = select((x < 0.0) & (size < math.inf) & ~whole, math.nan, value)
-    value = select((size == 1.0) & (abs(y) == math.inf), 1.0, value)
-    value = select((x == x) & (y == y), value, math.nan)
-    return select((y == 0.0) | (x == 1.0), 1.0, value)
-
-
-@_inlined
-def power(x, y):
-    high, low = _log_parts(x)
-    return power_of_log(x, high, low, y)
-
-
-@_inlined
+@inlined
 def with_sign(size, x):
     return select(x < 0.0, -size, size)
 
 
-@_inlined
+@inlined
 def tanh(x):
     e = expm1(-2.0 * abs(x))
     return with_sign(-e / (2.0 + e), x)
 
 
-@_inlined
+@inlined
 def sinh(x):
     size = abs(x)
     e = expm1(select(size < 22.0, size, 22.0))
@@ -266,7 +200,7 @@ def sinh(x):
     return with_sign(select(size < 22.0, 0.5 * (e + e / (e + 1.0)), far), x)
 
 
-@_inlined
+@inlined
 def cosh(x):
     size = abs(x)
     e = exp(select(size < 22.0, size, 22.0))
@@ -275,45 +209,42 @@ def cosh(x):
     return select(size < 22.0, 0.5 * e + 0.5 / e, far)
 
 
-@_inlined
+@inlined
 def logistic(x):
     e = exp(-abs(x))
     return select(x < 0.0, e, 1.0) / (1.0 + e)
 
 
-@_inlined
+@inlined
+def is_negative(x):
+    """The sign bit: -0 is negative too."""
+    return (_bits(x) >> np.uint64(63)) != np.uint64(0)
+
+
+@inlined
 def maximum(a, b):
     """NaN where one is, as in NumPy and JAX."""
     return select((a > b) | (a != a), a, b)
 
 
-@_inlined
+@inlined
 def minimum(a, b):
     return select((a < b) | (a != a), a, b)
 
 
-@_inlined
+@inlined
 def sign(x):
     return select(x > 0.0, 1.0, select(x < 0.0, -1.0, x))
 
 
-@_inlined
+@inlined
 def next_up(x):
     """The next larger float: half a unit in the last place and a little more is rounded to one."""
     above = x + select(x == 0.0, 5e-324, abs(x) * (2.0**-53 * (1.0 + 2.0**-52)))
     return select(x == -math.inf, -_HUGE, above)
 
 
-@_inlined
-def cbrt(x):
-    denormal = abs(x) < _TINY
-    size = select(denormal, abs(x) * 2.0**54, abs(x))
-    y = power(size, 1.0 / 3.0)
-    y = select((size > 0.0) & (size < math.inf), y - (y * y * y - size) / (3.0 * y * y), y)
-    return with_sign(select(denormal, y * 2.0**-18, y), x)
-
-
-@_inlined
+@inlined
 def read_f8(table, position):
     """A table's number at a whole position that is not negative: no wrapping around."""
     return table[np.uint64(position)]
@@ -322,11 +253,11 @@ def read_f8(table, position):
 read_i = read_f8
 
 
-@_inlined
+@inlined
 def read_f4(table, position):
     return np.float32(table[np.uint64(position)])
 
 
-@_inlined
+@inlined
 def read_b(table, position):
     return table[np.uint64(position)] != 0.0

@@ -129,6 +129,9 @@ def power_of_log(x, high, low, y):
     return power(x, y)
 
 
+whole_power_of_log = power_of_log
+
+
 @device
 def read_f8(table, position):
     return table[np.uint64(position)]

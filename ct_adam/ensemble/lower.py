@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
-from .atoms import MAX_SCALARS, Atom, Source, Table, LoweringError, constant, kind_of
+from .atoms import MAX_SCALARS, Atom, LoweringError, Source, Table, constant, kind_of
 from .jaxprs import Split, apply
 from .lower_rules import RULES, STRUCTURAL
 
@@ -98,7 +98,8 @@ class _Lowering:
 
     def _read(self, eqn: Any, var: Any) -> Any:
         if isinstance(var, Literal):
-            return _constants(np.asarray(var.val), var.aval.dtype)
+            aval: Any = var.aval
+            return _constants(np.asarray(var.val), aval.dtype)
         if var not in self.env:
             self.env[var] = self._known(eqn, var)
         return self.env[var]

@@ -169,7 +169,9 @@ def _pow(source: Any, eqn: Any, x: np.ndarray, y: np.ndarray) -> list[Any]:
         base, exponent = (source.line("f8({0})", "f8", z) if z.kind == "f4" else z for z in (a, b))
         high = source.line("log_high({0})", "f8", base)
         low = source.line("log_low({0})", "f8", base)
-        made = source.line("power_of_log({0}, {1}, {2}, {3})", "f8", base, high, low, exponent)
+        whole = "whole_" if exponent.whole else ""
+        template = f"{whole}power_of_log({{0}}, {{1}}, {{2}}, {{3}})"
+        made = source.line(template, "f8", base, high, low, exponent)
         return source.line("f4({0})", "f4", made) if single else made
 
     return _each(one, x, y)
@@ -203,7 +205,7 @@ def _convert(source: Any, eqn: Any, x: np.ndarray) -> list[Any]:
         if a.value is not None:
             return constant(np.trunc(a.value) if target == "i" else a.value, target)
         if a.kind == target or (a.kind, target) == ("i", "f8"):
-            return a if a.kind == target else type(a)(a.text, target, a.live)
+            return a if a.kind == target else type(a)(a.text, target, a.live, whole=True)
         if a.kind == "b":
             ones = {"f4": ("f4(1.0)", "f4(0.0)")}.get(target, ("1.0", "0.0"))
             return source.line(f"select({{0}}, {ones[0]}, {ones[1]})", target, a)
@@ -256,7 +258,7 @@ def _dynamic_slice(source: Any, eqn: Any, operand: Any, *starts: np.ndarray) -> 
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     at = []
     for start, size, length in zip(starts, sizes, shape, strict=True):
-        index = start[()]
+        index: Any = start[()]
         if length == size:
             at.append(None)
         elif index.value is not None:

@@ -69,8 +69,9 @@ class Program(eqx.Module):
     def reference(self, lane: Lane) -> LaneResult:
         """The same numbers by diffrax, or a scan."""
         problem, params, method = resolve(self.make, self.loss, self.params, lane)
-        whole = flow_lane if isinstance(method, AbstractFlow) else optimizer_lane
-        return whole(method, problem, params, self.settings)
+        if isinstance(method, AbstractFlow):
+            return flow_lane(method, problem, params, self.settings)
+        return optimizer_lane(method, problem, params, self.settings)
 
     def _method(self, lane: Lane) -> "_Flow | _Optimizer":
         problem, params, method = resolve(self.make, self.loss, self.params, lane)
@@ -112,7 +113,8 @@ class _Flow(NamedTuple):
         fixed = _Fixed(resting, structure, tuple(zero))
         moving = [leaf for leaf, rests in zip(leaves, zero, strict=True) if not rests]
         observer = self._observer()
-        t1, control = observer.init(None, t0, self._end, state, None, self.problem, None, None)
+        unused: Any = None  # terms and solver: for the choice of a first step, which is ours
+        t1, control = observer.init(unused, t0, self._end, state, None, self.problem, unused, None)
         slope = None if self.problem.held else self._moving_slope(fixed, t0, moving)
         carry = FlowCarry(
             t0, jnp.minimum(t1, self._end), moving, slope, control,
@@ -238,9 +240,10 @@ def _constant_leaves(slope: Callable[[Any, PyTree], PyTree], t: Any, state: PyTr
     def is_zero(var: Any) -> bool:
         if hasattr(var, "val"):
             return bool(np.all(var.val == 0))
-        eqn = made.get(var)
-        spread = eqn is not None and eqn.primitive.name == "broadcast_in_dim"
-        return spread and is_zero(eqn.invars[0])
+        eqn: Any = made.get(var)
+        if eqn is None or eqn.primitive.name != "broadcast_in_dim":
+            return False
+        return is_zero(eqn.invars[0])
 
     return [is_zero(var) for var in jaxpr.outvars]
 
@@ -270,10 +273,9 @@ class _Optimizer(NamedTuple):
 
     def body(self, fixed: PyTree, carry: OptimizerCarry) -> OptimizerCarry:
         del fixed
-        n, *now = carry
-        return OptimizerCarry(
-            n + 1, *seen_step(self.method, self.problem, self.settings, n, tuple(now))
-        )
+        now = (carry.params, carry.state, carry.seen)
+        after = seen_step(self.method, self.problem, self.settings, carry.n, now)
+        return OptimizerCarry(carry.n + 1, *after)
 
     def output(self, fixed: PyTree, carry: OptimizerCarry) -> LaneResult:
         del fixed

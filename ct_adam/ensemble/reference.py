@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     warm_steps: int
     rtol: Any
     atol: Any
-    max_solver_steps: int
+    max_solver_steps: Any
     wants_loss: bool
     wants_line: bool
     wants_update: bool
@@ -97,7 +97,10 @@ def flow_result(
 ) -> LaneResult:
     """A lane's numbers from how its integration ended."""
     outcome = flow_outcome(
-        result, start_is_finite(problem, 0, params), all_finite((end, seen.max_update))
+        result,
+        start_is_finite(problem, 0, params),
+        all_finite((end, seen.max_update)),
+        (end_step - settings.warm_steps) / solver_steps,
     )
     spent = count_evaluations(
         diffrax.Tsit5(), flow, solver_steps, problem, settings.steps, settings.warm_steps

@@ -39,15 +39,29 @@ class OUTCOME(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The optimizer oscillates from stride to stride here and the interpolating flow broke "
         "down: take twice the stride."
     )
+    faster_than_steps = (
+        "The solver's budget went into an oscillation many times faster than the optimizer's own "
+        "steps, where the flow is no model of it: raise eps, lower the learning rate, or look at "
+        "the optimizer itself."
+    )
+
+
+FLOOR = 1 / 16
+"""Mean length of a solver step, in optimizer steps, below which a flow is no model of its
+optimizer: a period takes Tsit5 some six steps, so the flow turns over within half a step."""
 
 
 def flow_outcome(
-    result: diffrax.RESULTS, start_finite: Bool[Array, ""], end_finite: Bool[Array, ""]
+    result: diffrax.RESULTS,
+    start_finite: Bool[Array, ""],
+    end_finite: Bool[Array, ""],
+    mean_step: Any = 1.0,
 ) -> OUTCOME:
     """diffrax's result in our words; non-finite numbers are named before what they led to."""
     outcome = OUTCOME.promote(result)
     spent = result == diffrax.RESULTS.max_steps_reached
     outcome = OUTCOME.where(spent, OUTCOME.budget_spent, outcome)
+    outcome = OUTCOME.where(spent & (mean_step < FLOOR), OUTCOME.faster_than_steps, outcome)
     stalled = result == diffrax.RESULTS.dt_min_reached
     outcome = OUTCOME.where(stalled, OUTCOME.stalled, outcome)
     outcome = OUTCOME.where(end_finite, outcome, OUTCOME.nonfinite_run)

@@ -229,7 +229,12 @@ def _solve(
             solver, flow, solution.stats["num_steps"], problem, plan.end, warm_steps
         ),
     }
-    outcome = flow_outcome(solution.result, start_is_finite(problem, 0, params), end_finite)
+    outcome = flow_outcome(
+        solution.result,
+        start_is_finite(problem, 0, params),
+        end_finite,
+        (solution.ts[1][0] - warm_steps) / solution.stats["num_steps"],
+    )
     trajectory = Trajectory(plan.steps, path, update, values, saved, outcome, stats)
     if isinstance(flow, InterpolatingFlow):
         trajectory = replace(trajectory, update_kind="step")

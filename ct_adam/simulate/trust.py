@@ -190,6 +190,7 @@ def _outcome(result: OUTCOME, verdict: VERDICT) -> OUTCOME:
         (result == OUTCOME.nonfinite_run)
         | (result == OUTCOME.stalled)
         | (result == OUTCOME.budget_spent)
+        | (result == OUTCOME.faster_than_steps)
     )
     for doubt, outcome in (
         (VERDICT.order_too_high, OUTCOME.order_too_high),

@@ -34,7 +34,7 @@ _STREAM_SCALE = 2.0**498
 class RegionConfig:
     """What to map, and how finely."""
 
-    cells: int = 64
+    cells: int = 256
     """cells a side of the streams' and the quadratic's maps"""
     network_cells: int = 12
     """cells a side of the network's map, and of your own problem's"""
@@ -94,7 +94,7 @@ SIZES = {
         cells=12, network_cells=3, stream_steps=200, quadratic_steps=60, network_steps=20, hidden=4
     ),
     "quick": RegionConfig(),
-    "full": replace(RegionConfig(), cells=256, network_cells=32),
+    "full": replace(RegionConfig(), cells=1024, network_cells=32),
 }
 
 
