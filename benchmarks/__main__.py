@@ -1,9 +1,9 @@
-"""`python -m benchmarks ensemble|discrete [--quick]`."""
+"""`python -m benchmarks ensemble|discrete|scaling [--quick]`."""
 
 import sys
 from importlib import import_module
 
-NAMES = ("ensemble", "discrete")
+NAMES = ("ensemble", "discrete", "scaling")
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,6 +202,28 @@ def test_second_call_neither_traces_nor_compiles():
             run(25, DECAYS, rtol=1e-5)
             # A new number of steps is checked against what a stream holds: one look, no program.
             assert len(made) == count + 1, engine
+
+
+class Bowl(eqx.Module):
+    """A loss that holds a NumPy array, and one of Python's lists."""
+
+    curvatures: np.ndarray
+    names: list
+
+    def __call__(self, x):
+        return jnp.sum(self.curvatures * x**2) / 2
+
+
+def test_losses_with_arrays_of_their_own():
+    """Another array is no other program; a program that cannot be told again is compiled anew."""
+    for names in ((), ("a", {1, 2})):
+        tables = [
+            ct.ensemble(
+                adam_flow, Bowl(np.asarray(h), [*names]), START, 20, DECAYS, engine="cohort"
+            )
+            for h in (H, 2 * H)
+        ]
+        assert not np.allclose(*(table.final_loss for table in tables))
 
 
 def test_result_does_not_depend_on_the_neighbours():

@@ -136,6 +136,7 @@ def test_a_body_finds_every_name(simulated):
     cpu, gpu = (import_module(f"ct_adam.ensemble.{name}") for name in ("kernels", "kernels_cuda"))
     empty = Lowered(["s0 = 0.0"], [], {}, ["0.0", "0.0"], ["f8"], [], [], [])
     offered = module_names(cpu.kernel_source(empty, [], cache=False)) - {"njit", "enter"}
+    offered -= {"next_power"}  # of running powers, which a GPU does without
     assert len(offered) > 40
     assert offered <= module_names(gpu.kernel_source(empty, [], simulated))
 

@@ -96,8 +96,8 @@ def ensemble(
     )
     made, arrays = compiled(Program(make, loss, params, settings), columns, engine)
     made.check(arrays, columns, warm_steps + steps)
-    dataset = to_dataset(made.run(arrays, columns), columns, metrics)
-    return dataset.assign_attrs(steps=steps, update_kind=made.update_kind)
+    attrs = {"steps": steps, "update_kind": made.update_kind}
+    return to_dataset(made.run(arrays, columns), columns, metrics, attrs)
 
 
 def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -100,16 +101,21 @@ def compiled(
     program: Program, columns: dict[str, np.ndarray], engine: str
 ) -> tuple[Compiled, PyTree]:
     """The program's compiled form, made at most once, and its arrays."""
+    program = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, program)
     arrays, static = eqx.partition(program, eqx.is_array)
     count = len(next(iter(columns.values())))
     key = (
         jax.tree.structure(arrays),
         tuple((x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(arrays)),
-        tuple(jax.tree.leaves(static)),
+        tuple((type(x), x) for x in jax.tree.leaves(static)),
         jax.tree.structure(static),
         tuple((name, column.dtype) for name, column in columns.items()),
         (engine, engine == "auto" and count >= FUSED_FROM, jax.config.jax_enable_x64),
     )
+    try:
+        hash(key)
+    except TypeError:  # a loss of the user's that holds a list, say: as good as a new one
+        return Compiled(program, columns, engine), arrays
     if key not in _programs:
         _programs[key] = Compiled(program, columns, engine)
         while len(_programs) > _KEPT:
