@@ -118,6 +118,13 @@ def test_running_power_stays_correct():
         assert abs(last(x, 10_000) - exact) <= unit
 
 
+def test_running_power_may_overflow():
+    high, low = 1.0, 0.0
+    for _ in range(1100):
+        high, low = powers.next_power(high, low, 2.5)
+    assert (high, low) == (np.inf, 0.0)
+
+
 def test_loops_are_vectorised():
     """A scalar loop of exp has no packed multiplication."""
     exp = over("exp")

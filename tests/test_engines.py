@@ -126,15 +126,17 @@ def test_engines_agree(name, engine):
     make, loss, start = CASES[name]
     ours, theirs = both(make, loss, start, engine=engine)
     apart = np.abs(ours.final_params - theirs.final_params).max("parameter").values
-    free = sensitive(make, loss, start, theirs) | (ours.evaluations != theirs.evaluations).values
-    print(f"{name}, {engine}: {free.mean():.0%} of the lanes are sensitive")
+    nudged = sensitive(make, loss, start, theirs)
+    free = nudged | (ours.evaluations != theirs.evaluations).values
+    print(f"{name}, {engine}: {nudged.mean():.0%} sensitive, {free.mean():.0%} with other steps")
     assert np.all(ours.outcome == theirs.outcome)
     assert np.all(apart[~free] < 1e-8)
-    assert np.median(free) == 0
-    if not np.any(free):
-        np.testing.assert_allclose(ours.max_update, theirs.max_update, rtol=1e-6)
-        np.testing.assert_allclose(ours.update_slope, theirs.update_slope, atol=1e-5)
-        np.testing.assert_allclose(ours.min_loss, theirs.min_loss, rtol=1e-5, atol=1e-12)
+    assert free.mean() <= 0.1
+    # A few other steps: of the order of the solver's error, which is 1e-6 a step, 60 steps.
+    assert np.all(apart[free] < 1e-3)
+    for metric, tolerance in (("max_update", 1e-6), ("update_slope", 1e-5), ("min_loss", 1e-5)):
+        found, expected = ours[metric].values[~free], theirs[metric].values[~free]
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=1e-5 * tolerance + 1e-9)
 
 
 @pytest.mark.parametrize("engine", ["cohort", "fused"])
@@ -204,6 +206,72 @@ def test_second_call_neither_traces_nor_compiles():
             assert len(made) == count + 1, engine
 
 
+def test_bad_lanes_are_told():
+    with pytest.raises(ValueError, match=r"make fails .*\(b3\): TypeError"):
+        ct.ensemble(adam_flow, quadratic, START, 5, {"b3": [0.9]})
+    with pytest.raises(ValueError, match=r"make fails .* TracerBoolConversionError"):
+        ct.ensemble(lambda b1: b1 if b1 > 0 else None, quadratic, START, 5, {"b1": [0.9]})
+    single = lambda b1: ct.Case(ct.AdamFlow(1e-2, b1), params=START.astype("float32"))  # noqa: E731
+    with pytest.raises(ValueError, match="float32, params are of type float64"):
+        ct.ensemble(single, quadratic, START, 5, {"b1": [0.9]})
+
+
+def test_what_the_lowering_trips_over_runs_elsewhere(monkeypatch):
+    """Refused by name (random keys), or failing with an error of ours: then with a warning."""
+    many = {"rate": np.linspace(1e-3, 1e-2, compiled.FUSED_FROM)}
+    noise = lambda x: quadratic(x + jax.random.normal(jax.random.key(0), (4,)))  # noqa: E731
+    table = ct.ensemble(lambda rate: ct.AdamFlow(rate), noise, START, 3, many)
+    assert np.all(table.outcome == 0)
+
+    def broken(*_):
+        raise RuntimeError("no idea")
+
+    monkeypatch.setattr(import_module("ct_adam.ensemble.fused"), "plan", broken)
+    with pytest.warns(UserWarning, match="no idea.* the cohort engine runs it"):
+        ct.ensemble(lambda rate: ct.AdamFlow(rate), quadratic, START, 3, many)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from importlib import import_module
+import numpy as np
+kernels = import_module("ct_adam.ensemble.kernels")
+ended = []
+def kernel(carry, known, lanes, first, stride, stop):
+    while not stop[0]:
+        time.sleep(0.01)
+    ended.append(first)
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+try:
+    kernels.run_kernel(kernel, np.zeros((1, 1)), np.zeros((1, 0)), [], np.arange(1), 2)
+except KeyboardInterrupt:
+    print("stopped", ended)
+"""
+
+
+def test_ctrl_c_stops_the_kernel():
+    """Its threads see the flag; the interrupt is raised after they have ended."""
+    told = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60
+    )
+    assert told.stdout == "stopped [0]\n"
+
+
+def test_damaged_cache_is_made_anew(monkeypatch, tmp_path):
+    monkeypatch.setenv("CT_ADAM_CACHE", str(tmp_path))
+    make = lambda rate: optax.sgd(rate)  # noqa: E731
+
+    def final():
+        return ct.ensemble(make, quadratic, START, 5, {"rate": [1e-2]}, engine="fused")
+
+    first = final()
+    for pattern, content in (("*.py", b"kern"), ("**/*.nbi", b"\0"), ("**/*.nbc", b"\0")):
+        for path in (tmp_path / "kernels").glob(pattern):
+            path.write_bytes(content)
+        compiled._programs.clear()
+        np.testing.assert_array_equal(final().final_params, first.final_params)
+
+
 class Bowl(eqx.Module):
     """A loss that holds a NumPy array, and one of Python's lists."""
 
@@ -214,8 +282,17 @@ class Bowl(eqx.Module):
         return jnp.sum(self.curvatures * x**2) / 2
 
 
+class Scaled(eqx.Module):
+    scale: np.float64
+
+    def __call__(self, x):
+        return self.scale * quadratic(x)
+
+
 def test_losses_with_arrays_of_their_own():
     """Another array is no other program; a program that cannot be told again is compiled anew."""
+    scaled = Scaled(np.float64(2.0))
+    ct.ensemble(adam_flow, scaled, START, 3, DECAYS, engine="cohort", max_solver_steps=np.int64(99))
     for names in ((), ("a", {1, 2})):
         tables = [
             ct.ensemble(
@@ -258,6 +335,27 @@ def test_cohorts_side_by_side():
     assert same.mean() > 0.5
     apart = np.abs(ours.params - theirs.final_params.values).max(1)
     assert np.max(apart[same]) < 1e-8
+
+
+SHORT = """
+import json, jax.numpy as jnp, optax
+import ct_adam as ct
+rows = [ct.ensemble(make, lambda x: jnp.sum(x**2), jnp.ones(2), 20, {"b1": [0.5, 0.9]}, engine=e)
+        for make in (lambda b1: ct.adamw(1e-2, b1), lambda b1: ct.AdamFlow(1e-2, b1))
+        for e in ("fused", "reference")]
+print(json.dumps([[str(r.final_params.dtype), r.final_params.values.tolist()] for r in rows]))
+"""
+
+
+def test_single_precision_where_jax_knows_no_other():
+    told = subprocess.run(
+        [sys.executable, "-c", SHORT], capture_output=True, text=True, check=True
+    ).stdout
+    rows = json.loads(told)
+    assert {kind for kind, _ in rows} == {"float32"}
+    # 20 steps of 1e-2 in 24 bits; the flows' own tolerance is 1e-6.
+    np.testing.assert_allclose(rows[0][1], rows[1][1], atol=1e-5)
+    np.testing.assert_allclose(rows[2][1], rows[3][1], atol=1e-4)
 
 
 SCRIPT = """

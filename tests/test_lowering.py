@@ -75,6 +75,13 @@ PRIMITIVES = {
     "cond": lambda x, y: jax.lax.cond(x > y, jnp.sin, jnp.cos, y),
     "switch": lambda x, y: jax.lax.switch(whole(x), [jnp.sin, jnp.cos, jnp.exp], y),
     "whole numbers": lambda x, y: (whole(10 * x) // 3 + whole(y) * 2 % 5).astype(float),
+    "counts and floats": lambda x, y: (whole(x) + 1) // 2 + (whole(x).astype(float) + 1.0) / 2.0,
+    "by 49": lambda x, y: (whole(9.8 * x) // 49 + 100 * (whole(9.8 * x) % 49)).astype(float),
+    "by nothing": lambda x, y: (jax.lax.div(whole(x), whole(x) * 0)).astype(float),
+    "large to whole": lambda x, y: (x * 1e18).astype("int32").astype(float),
+    "exp2": lambda x, y: jnp.exp2(x), "power 0": lambda x, y: jax.lax.integer_pow(x, 0),
+    "away from zero": lambda x, y: jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO),
+    "unpacked": lambda x, y: sum(jnp.stack([x, y])),
     "nextafter": lambda x, y: jnp.nextafter(x, jnp.inf) - x,
     "dot": lambda x, y: jnp.array([x, y, 1.0]) @ MATRIX @ jnp.array([1.0, y]),
     "norm": lambda x, y: jnp.sum(jnp.stack([x, y]) ** 2),
@@ -183,6 +190,8 @@ def test_nothing_unknown_is_lowered():
         (lambda x: jax.lax.fori_loop(0, x[0].astype(int), lambda i, y: y * 2, x), "while"),
         (lambda x: jnp.ones(100) * x[0], "of 100 numbers"),
         (lambda x: x.astype(complex).real, "complex128"),
+        (lambda x: x[0] * 0 + ~x[0].astype(int), "not of whole numbers"),
+        (lambda x: x[0] + x[0].astype(int) * 1103515245, "a product of whole numbers"),
     ):
         with pytest.raises(LoweringError, match=words):
             lower(split(lambda x, f=function: [f(x), x[0] > 0], [], [], live), 1)
@@ -194,6 +203,14 @@ def test_what_stays_is_taken_out_of_the_loop():
     lowered = lower(cut, 1)
     assert not any("log" in line for line in lowered.body if "power_of_log" not in line)
     assert sum("log_high" in line for line in lowered.setup) == 1
+
+
+def test_quotients_of_all_small_whole_numbers():
+    n = np.arange(400.0)
+    for d in (3, 7, 49, 98, 103):
+        found = evaluate([lambda x, d=d: (x.astype(int) // d).astype(float),
+                          lambda x, d=d: (x.astype(int) % d).astype(float)], n)  # fmt: skip
+        np.testing.assert_array_equal(found, np.stack([n // d, n % d], axis=1))
 
 
 def test_documentation_lists_what_lowers():

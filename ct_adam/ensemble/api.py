@@ -81,7 +81,7 @@ def ensemble(
     params = as_params(params)
     dtype = working_dtype(params)
     columns = _columns(lanes, dtype)
-    budget = solver_budget(steps) if max_solver_steps is None else max_solver_steps
+    budget = solver_budget(steps) if max_solver_steps is None else int(max_solver_steps)
     settings = Settings(
         jnp.asarray(steps, dtype),
         warm_steps,

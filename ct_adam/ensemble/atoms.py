@@ -46,20 +46,21 @@ class Source:
         self.setup: list[str] = []
         self.body: list[str] = []
         self.kept: dict[str, str] = {}
-        self._seen: dict[str, Atom] = {}
+        self._seen: dict[tuple[str, str], Atom] = {}
         self._names = itertools.count()
 
     def line(self, template: str, kind: str, *atoms: Atom) -> Atom:
         """A name for `template` filled in with the atoms."""
         text = template.format(*(atom.text for atom in atoms))
-        if text in self._seen:
-            return self._seen[text]
+        # A count and the same count as a float read alike, but are not divided alike.
+        if (text, kind) in self._seen:
+            return self._seen[text, kind]
         live = any(atom.live for atom in atoms)
         if live:
             self.kept |= {a.text: a.kind for a in atoms if not a.live and a.value is None}
         made = Atom(f"{'t' if live else 's'}{next(self._names)}", kind, live)
         (self.body if live else self.setup).append(f"{made.text} = {text}")
-        self._seen[text] = made
+        self._seen[text, kind] = made
         if len(self.body) > MAX_LINES:
             raise LoweringError(f"more than {MAX_LINES} operations")
         return made
@@ -81,7 +82,7 @@ def kind_of(dtype: Any) -> str:
     """f8, f4, i or b."""
     extended = jnp.issubdtype(dtype, jax.dtypes.extended)  # e.g. random keys
     name = str(dtype) if extended else np.dtype(dtype).name
-    if name in ("int64", "int32", "int16", "int8"):
+    if name in ("int64", "int32"):
         return "i"
     if name not in KINDS:
         raise LoweringError(f"numbers of type {name}")

@@ -8,8 +8,9 @@ import optax
 from jaxtyping import PyTree
 
 from ..flows import AbstractAdamFlow, AbstractFlow
+from ..named import told
 from ..optimizers import Optimizer
-from ..problems import AbstractProblem, as_params, as_problem
+from ..problems import AbstractProblem, as_params, as_problem, working_dtype
 from ..problems.base import Loss
 
 
@@ -50,10 +51,24 @@ def resolve(
     lane: dict[str, Any],
 ) -> tuple[AbstractProblem, PyTree, Any]:
     """Problem, start and method of a lane."""
-    case = as_case(make(**lane))
+    try:
+        made = make(**lane)
+    except ValueError:
+        raise
+    except Exception as error:
+        names = ", ".join(lane)
+        raise ValueError(
+            f"make fails on the lanes' traced numbers ({names}): {told(error)}"
+        ) from error
+    case = as_case(made)
     problem = as_problem(loss if case.loss is None else case.loss)  # pyright: ignore[reportArgumentType]
-    start = params if case.params is None else case.params
-    return problem, as_params(start), case.method
+    start = as_params(params if case.params is None else case.params)
+    if working_dtype(start) != working_dtype(params):
+        raise ValueError(
+            f"The start of a case is of type {working_dtype(start)}, params are of type "
+            f"{working_dtype(params)}: give both the same."
+        )
+    return problem, start, case.method
 
 
 def hyperparameters_of_method(method: Any) -> dict[str, Any]:

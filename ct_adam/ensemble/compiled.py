@@ -1,5 +1,7 @@
 """What is kept between calls of `ct.ensemble`, so that a second one neither traces nor compiles."""
 
+import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -13,6 +15,7 @@ from jaxtyping import PyTree
 
 from ..decays import choice, in_range, out_of_range
 from ..flows import AbstractFlow
+from ..named import told
 from ..optimizers import Optimizer
 from ..problems import check_problem
 from ..simulate.trajectory import UpdateKind
@@ -29,6 +32,7 @@ _KEPT = 64
 
 Run = Callable[[PyTree, dict[str, np.ndarray]], LaneResult]
 _programs: OrderedDict[Hashable, "Compiled"] = OrderedDict()
+_lock = threading.Lock()
 
 
 class Reference:
@@ -54,7 +58,6 @@ class Compiled:
     def __init__(self, program: Program, columns: dict[str, np.ndarray], engine: str):
         self._static = eqx.partition(program, eqx.is_array)[1]
         self._engine = engine
-        self._columns = columns
         self._run: Run | None = None
         self._named = jax.jit(self._hyperparameters)
         self._looked_at: set[int] = set()
@@ -101,13 +104,15 @@ def compiled(
     program: Program, columns: dict[str, np.ndarray], engine: str
 ) -> tuple[Compiled, PyTree]:
     """The program's compiled form, made at most once, and its arrays."""
-    program = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, program)
+    numpys = (np.ndarray, np.generic)
+    program = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, numpys) else x, program)
     arrays, static = eqx.partition(program, eqx.is_array)
     count = len(next(iter(columns.values())))
     key = (
         jax.tree.structure(arrays),
         tuple((x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(arrays)),
         tuple((type(x), x) for x in jax.tree.leaves(static)),
+        str(jax.tree.structure(static)),  # as text: True and 1 are equal
         jax.tree.structure(static),
         tuple((name, column.dtype) for name, column in columns.items()),
         (engine, engine == "auto" and count >= FUSED_FROM, jax.config.jax_enable_x64),
@@ -116,12 +121,12 @@ def compiled(
         hash(key)
     except TypeError:  # a loss of the user's that holds a list, say: as good as a new one
         return Compiled(program, columns, engine), arrays
-    if key not in _programs:
-        _programs[key] = Compiled(program, columns, engine)
+    with _lock:
+        made = _programs.setdefault(key, Compiled(program, columns, engine))
+        _programs.move_to_end(key)
         while len(_programs) > _KEPT:
             _programs.popitem(last=False)
-    _programs.move_to_end(key)
-    return _programs[key], arrays
+    return made, arrays
 
 
 def _engine(program: Program, columns: dict[str, np.ndarray], engine: str) -> Run:
@@ -139,4 +144,12 @@ def _engine(program: Program, columns: dict[str, np.ndarray], engine: str) -> Ru
                 raise ValueError(
                     f"engine='fused' cannot take this problem: {reason}. Take engine='auto'."
                 ) from None
+        except Exception as error:
+            if engine == "fused":
+                raise
+            warnings.warn(
+                f"The fused engine fails on this problem ({told(error)}); the cohort engine runs "
+                "it instead, slower. Please tell the authors.",
+                stacklevel=4,
+            )
     return Cohort(program)

@@ -57,10 +57,15 @@ class Fused:
         # The last tile is filled up, so that all share one compiled program; nothing runs there.
         full = {k: np.pad(column, (0, tile - count), "edge") for k, column in part.items()}
         fixed, carry, known, tables, going = self._begin(arrays, full)
-        carry = np.array(carry)
+        carry = np.array(carry, float)  # also where JAX itself has no float64
         lanes = np.flatnonzero(np.asarray(going)[:count])
         self._run(
-            self._kernel, carry, np.asarray(known), [np.asarray(t) for t in tables], lanes, cpus()
+            self._kernel,
+            carry,
+            np.asarray(known, float),
+            [np.asarray(table, float) for table in tables],
+            lanes,
+            cpus(),
         )
         result = jax.device_get(self._end(arrays, full, fixed, carry))
         return jax.tree.map(lambda x: x[:count], result)

@@ -28,7 +28,8 @@ _VECTOR = 8
 _NAMES = {
     "elementary": "select exp expm1 log log1p tanh sinh cosh logistic maximum minimum sign "
     "with_sign next_up read_f8 read_f4 read_i read_b",
-    "powers": "log_high log_low power_of_log whole_power_of_log next_power cbrt",
+    "powers": "log_high log_low power_of_log whole_power_of_log next_power whole_quotient "
+    "whole_remainder cbrt",
 }
 """What kernels call, by the module that has it."""
 
@@ -207,7 +208,7 @@ def load(source: str) -> ModuleType:
     name = f"kernel_{hashlib.sha256(told.encode()).hexdigest()[:24]}"
     folder = cache_folder("kernels")
     path = folder / f"{name}.py"
-    if not path.exists():
+    if not path.exists() or path.read_text() != source:
         # In one move: another process may be about to read it.
         with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
             file.write(source)
@@ -222,8 +223,24 @@ def load(source: str) -> ModuleType:
 
 
 def compiled(lowered: Lowered, table_sizes: list[int]) -> Callable[..., int]:
-    """The kernel of a lowered body; compiled when it first runs."""
-    return load(kernel_source(lowered, table_sizes, cache=True)).kernel
+    """The kernel of a lowered body."""
+    source = kernel_source(lowered, table_sizes, cache=True)
+
+    def made() -> Callable[..., int]:
+        kernel = load(source).kernel
+        # No lane: it only compiles, or is read from the cache.
+        rows = [np.zeros((0, len(kinds))) for kinds in (lowered.live_kinds, lowered.known_kinds)]
+        tables = [np.zeros(1) for _ in table_sizes]
+        kernel(*rows, np.zeros(0, np.int64), 0, 1, np.zeros(1, np.int64), *tables)
+        return kernel
+
+    try:
+        return made()
+    except Exception:  # what numba kept may be damaged: once more without it
+        name = load(source).__name__
+        for kept in cache_folder("kernels").glob(f"**/{name}.*.nb[ic]"):
+            kept.unlink(missing_ok=True)
+        return made()
 
 
 def run_kernel(
@@ -236,7 +253,7 @@ def run_kernel(
 ) -> None:
     """Runs `lanes` (rows of `carry`) to their ends in place, every T-th on thread t.
 
-    Ctrl-C stops the threads before it is raised.
+    Ctrl-C stops the threads before it is raised; so there is one even where one would do.
     """
     stop = np.zeros(1, np.int64)
     threads = max(1, min(threads, len(lanes) // WIDTH))
@@ -244,9 +261,6 @@ def run_kernel(
     def part(t: int) -> int:
         return kernel(carry, known, lanes, t, threads, stop, *tables)
 
-    if threads == 1:
-        part(0)
-        return
     with ThreadPoolExecutor(threads) as pool:
         parts = [pool.submit(part, t) for t in range(threads)]
         try:

@@ -133,6 +133,16 @@ whole_power_of_log = power_of_log
 
 
 @device
+def whole_quotient(a, b):
+    return select(b == 0.0, -1.0, truncate(a / select(b == 0.0, 1.0, b)))
+
+
+@device
+def whole_remainder(a, b):
+    return a - select(b == 0.0, 0.0, b * whole_quotient(a, b))
+
+
+@device
 def read_f8(table, position):
     return table[np.uint64(position)]
 

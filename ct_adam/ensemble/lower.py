@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
@@ -70,7 +71,9 @@ class _Lowering:
                 with jax.ensure_compile_time_eval():
                     results = apply(eqn, given)
                 self._constants |= {
-                    v: np.asarray(x) for v, x in zip(eqn.outvars, results, strict=True) if _small(x)
+                    v: np.asarray(x)
+                    for v, x in zip(eqn.outvars, results, strict=True)
+                    if _small(x) and not jnp.issubdtype(v.aval.dtype, jax.dtypes.extended)
                 }
 
     def run(self) -> Lowered:

@@ -11,8 +11,8 @@ from .atoms import LoweringError, constant, kind_of
 
 STRUCTURAL = {
     "broadcast_in_dim", "concatenate", "copy", "copy_p", "expand_dims", "optimization_barrier",
-    "pad", "reshape", "rev", "slice", "split", "squeeze", "stack", "stop_gradient", "transpose",
-    "tile",
+    "pad", "reshape", "rev", "slice", "split", "squeeze", "stack", "stop_gradient", "tile",
+    "transpose", "unstack",
 }  # fmt: skip
 """Primitives that only move numbers about."""
 
@@ -64,6 +64,23 @@ def _times(a: Any, b: Any) -> Any:
     return b if a.value == 1 else a if b.value == 1 else None
 
 
+def _mul(source: Any, eqn: Any, a: np.ndarray, b: np.ndarray) -> list[Any]:
+    """Whole numbers do not wrap around here: large factors, as of random numbers, are refused."""
+
+    def small(x: np.ndarray) -> bool:
+        return all(atom.value is not None and abs(atom.value) < 2**16 for atom in x.ravel())
+
+    if _kind(a) == "i" and not (small(a) or small(b)):
+        raise LoweringError("a product of whole numbers, which might wrap around")
+    return _MUL(source, eqn, a, b)
+
+
+def _not(source: Any, eqn: Any, x: np.ndarray) -> list[Any]:
+    if _kind(x) != "b":
+        raise LoweringError("the primitive not of whole numbers")
+    return _elementwise("({0} == False)", "b")(source, eqn, x)
+
+
 def _over(a: Any, b: Any) -> Any:
     return a if b.value == 1 else None
 
@@ -78,17 +95,16 @@ def _minus(a: Any, b: Any) -> Any:
 
 
 def _div(source: Any, eqn: Any, a: np.ndarray, b: np.ndarray) -> list[Any]:
-    whole = _kind(a) == "i"
-    return (
-        _elementwise("truncate({0} / {1})")(source, eqn, a, b) if whole else _DIV(source, eqn, a, b)
-    )
+    rule = _elementwise("whole_quotient({0}, {1})") if _kind(a) == "i" else _DIV
+    return rule(source, eqn, a, b)
 
 
 _DIV = _simplified("{0} / {1}", _over)
+_MUL = _simplified("{0} * {1}", _times)
 
 
 def _rem(source: Any, eqn: Any, a: np.ndarray, b: np.ndarray) -> list[Any]:
-    template = "{0} - {1} * truncate({0} / {1})" if _kind(a) == "i" else "remainder({0}, {1})"
+    template = "whole_remainder({0}, {1})" if _kind(a) == "i" else "remainder({0}, {1})"
     return _elementwise(template)(source, eqn, a, b)
 
 
@@ -191,7 +207,7 @@ def _integer_pow(source: Any, eqn: Any, x: np.ndarray) -> list[Any]:
             if left:
                 square = source.line("{0} * {0}", a.kind, square)
         if result is None:
-            return source.line("{0} * 0.0 + 1.0", a.kind, a)
+            return constant(1, a.kind)
         one = "f4(1.0)" if a.kind == "f4" else "1.0"
         return source.line(f"{one} / {{0}}", a.kind, result) if power < 0 else result
 
@@ -213,8 +229,9 @@ def _convert(source: Any, eqn: Any, x: np.ndarray) -> list[Any]:
             return source.line("({0} != 0.0)", "b", a)
         if target == "i":
             wide = source.line("f8({0})", "f8", a) if a.kind == "f4" else a
-            # A NaN would be a position outside of every table.
-            return source.line("select({0} == {0}, truncate({0}), 0.0)", "i", wide)
+            info = np.iinfo(eqn.params["new_dtype"])
+            inside = f"minimum(maximum({{0}}, {float(info.min)}), {float(info.max)})"
+            return source.line(f"select({{0}} == {{0}}, truncate({inside}), 0.0)", "i", wide)
         return source.line(f"{target}({{0}})", target, a)
 
     return _each(one, x)
@@ -225,6 +242,8 @@ def _reduce(name: str) -> Callable:
         axes = eqn.params["axes"]
         moved = np.moveaxis(x, axes, range(len(axes)))
         rest = moved.shape[len(axes) :]
+        if not x.size:
+            raise LoweringError(f"the primitive {eqn.primitive.name} of nothing")
         flat = moved.reshape(-1, *rest)
         rows = [flat[i : i + 1].reshape(rest) for i in range(len(flat))]
         return [reduce(lambda a, b: RULES[name](source, eqn, a, b)[0], rows)]
@@ -245,6 +264,8 @@ def _dot_general(source: Any, eqn: Any, a: np.ndarray, b: np.ndarray) -> list[An
     left, left_free = arranged(a, a_batch, a_sum)
     right, right_free = arranged(b, b_batch, b_sum)
     products = RULES["mul"](source, eqn, left[:, :, None, :], right[:, None, :, :])[0]
+    if not products.size:
+        raise LoweringError("the primitive dot_general of nothing")
     rows = [products[..., i] for i in range(products.shape[-1])]
     summed = reduce(lambda x, y: RULES["add"](source, eqn, x, y)[0], rows)
     shape = [*(a.shape[axis] for axis in a_batch), *left_free, *right_free]
@@ -264,7 +285,8 @@ def _dynamic_slice(source: Any, eqn: Any, operand: Any, *starts: np.ndarray) -> 
         elif index.value is not None:
             at.append(int(np.clip(index.value, 0, length - size)))
         else:
-            line = f"minimum(maximum({{0}}, 0.0), {float(length - size)})"
+            # NaN, in a place that holds no lane, must not read outside.
+            line = f"select({{0}} > 0.0, minimum({{0}}, {float(length - size)}), 0.0)"
             at.append(source.line(line, "i", index))
     results = np.empty(sizes, object)
     for offsets in itertools.product(*(range(size) for size in sizes)):
@@ -313,7 +335,9 @@ def _next_after(source: Any, eqn: Any, x: np.ndarray, y: np.ndarray) -> list[Any
 
 def _round(source: Any, eqn: Any, x: np.ndarray) -> list[Any]:
     even = int(eqn.params["rounding_method"]) == 1
-    template = "nearest_even({0})" if even else "with_sign(np.floor(abs({0}) + 0.5), {0})"
+    below = "truncate(abs({0}))"
+    away = f"with_sign(select(abs({{0}}) - {below} >= 0.5, {below} + 1.0, {below}), {{0}})"
+    template = "nearest_even({0})" if even else away
     return _elementwise(template, double=True)(source, eqn, x)
 
 
@@ -333,11 +357,13 @@ RULES: dict[str, Callable[..., list[Any]]] = {
     "add": _simplified("{0} + {1}", _plus),
     "add_any": _simplified("{0} + {1}", _plus),
     "sub": _simplified("{0} - {1}", _minus),
-    "mul": _simplified("{0} * {1}", _times),
+    "mul": _mul,
     "div": _div,
     "rem": _rem,
     "max": _extreme("maximum", "|", "<="),
     "min": _extreme("minimum", "&", ">="),
+    "exp2": _elementwise("power_of_log(2.0, 0.6931471805599453, 2.3190468138462996e-17, {0})",
+                         double=True),
     "pow": _pow,
     "integer_pow": _integer_pow,
     "atan2": _elementwise("atan2({0}, {1})", double=True),
@@ -351,7 +377,7 @@ RULES: dict[str, Callable[..., list[Any]]] = {
     "and": _logical("&", "and"),
     "or": _logical("|", "or"),
     "xor": _logical("^", "xor"),
-    "not": _elementwise("({0} == False)", "b"),
+    "not": _not,
     "select_n": _select,
     "convert_element_type": _convert,
     "dot_general": _dot_general,

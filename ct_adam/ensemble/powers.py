@@ -1,7 +1,7 @@
-"""Powers for kernels: x^y as e^(y ln x) with the logarithm in two parts.
+"""Powers and whole numbers for kernels, with every rounding as written.
 
-Those two parts are what a kernel keeps of a decay b to take b^n at each step; where n grows by one
-a step, `next_power` multiplies instead.
+x^y is e^(y ln x) with the logarithm in two parts. Those two are what a kernel keeps of a decay b to
+take b^n at each step; where n grows by one a step, `next_power` multiplies instead.
 """
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 # numba's intrinsics take a typing context that a caller does not give.
@@ -111,12 +111,33 @@ def whole_power_of_log(x, high, low, y):
 
 
 @_exact
+def whole_quotient(a, b):
+    """Of whole numbers, towards 0; -1 where b = 0, as XLA has it on a CPU.
+
+    Corrected by the remainder: where LLVM divides by the reciprocal of b, 49 / 49 is less than 1.
+    """
+    size, divisor = abs(a), select(b == 0.0, 1.0, abs(b))
+    quotient = np.trunc(size / divisor)
+    rest = size - quotient * divisor
+    quotient += select(rest >= divisor, 1.0, select(rest < 0.0, -1.0, 0.0))
+    signed = select((a < 0.0) != (b < 0.0), -quotient, quotient)
+    return select(b == 0.0, -1.0, signed)
+
+
+@_exact
+def whole_remainder(a, b):
+    """What is left of a after `whole_quotient`; a itself where b = 0."""
+    return a - select(b == 0.0, 0.0, b * whole_quotient(a, b))
+
+
+@_exact
 def next_power(high, low, x):
     """(high + low)·x in two parts: a power with one more factor, correct to 100 bits."""
     product = high * x
     rest = _product_error(high, x, product) + low * x
     total = product + rest
-    return total, rest - (total - product)
+    finite = abs(product) < math.inf  # beyond, the parts of nothing are NaN
+    return select(finite, total, product), select(finite, rest - (total - product), 0.0)
 
 
 @inlined
