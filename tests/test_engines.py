@@ -313,7 +313,8 @@ def test_result_does_not_depend_on_the_neighbours():
 
 def test_tiles_are_one_ensemble(monkeypatch):
     whole = ct.ensemble(adam_flow, quadratic, START, 60, DECAYS, engine="fused")
-    monkeypatch.setattr(import_module("ct_adam.ensemble.fused"), "TILE", 20)
+    monkeypatch.setattr(import_module("ct_adam.ensemble.kernels"), "TILE", 20)
+    compiled._programs.clear()
     tiles = ct.ensemble(adam_flow, quadratic, START, 60, DECAYS, engine="fused")
     np.testing.assert_array_equal(tiles.final_params, whole.final_params)
 

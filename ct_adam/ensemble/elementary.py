@@ -44,24 +44,20 @@ def select(typing: Any, condition: Any, a: Any, b: Any):
     return a(types.boolean, a, b), generate
 
 
+def _reinterpret(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+
 @intrinsic
 def _bits(typing: Any, x: Any):
     del typing, x
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
-
-    return types.uint64(types.float64), generate
+    return types.uint64(types.float64), _reinterpret
 
 
 @intrinsic
 def _float(typing: Any, x: Any):
     del typing, x
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
-
-    return types.float64(types.uint64), generate
+    return types.float64(types.uint64), _reinterpret
 
 
 inlined = njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)

@@ -16,9 +16,6 @@ from .lower import Lowered, lower
 from .program import Lane, Program
 from .reference import LaneResult
 
-TILE = 2**15
-"""Most lanes at once: what bounds the memory."""
-
 
 class Fused:
     """A program's kernel and the compiled functions around it.
@@ -37,13 +34,13 @@ class Fused:
         arrays, static = eqx.partition(program, eqx.is_array)
         made = plan(arrays, static, {name: column[0] for name, column in columns.items()})
         self._kernel = kernels.compiled(made.lowered, made.table_sizes)
-        self._run = kernels.run_kernel
+        self._run, self._most = kernels.run_kernel, kernels.TILE
         self._begin = jax.jit(lambda arrays, *rest: made.begin(eqx.combine(arrays, static), *rest))
         self._end = jax.jit(lambda arrays, *rest: made.end(eqx.combine(arrays, static), *rest))
 
     def __call__(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> LaneResult:
         count = len(next(iter(columns.values())))
-        tile = min(TILE, count)
+        tile = min(self._most, count)
         parts = []
         for start in range(0, count, tile):
             part = {k: column[start : start + tile] for k, column in columns.items()}

@@ -23,6 +23,8 @@ from .atoms import Atom
 from .lower import Lowered, as_number, read_as
 from .recurrences import RunningPower, running_powers
 
+TILE = 2**15
+"""Most lanes at once: what bounds the memory."""
 WIDTH = 16
 _VECTOR = 8
 _NAMES = {
