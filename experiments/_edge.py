@@ -18,7 +18,8 @@ from ct_adam.simulate.trajectory import outcome_name
 from ct_adam.simulate.trust import VERDICT
 from ct_adam.theory.sharpness import preconditioned_sharpness, stability_edge
 
-Rows = Float[np.ndarray, "n parameters"]
+from ._paths import Rows, rows
+
 Preconditioner = Callable[[PyTree, PyTree], PyTree]
 """`preconditioner(state, params)`: what the step that led to `state` divided its direction by."""
 
@@ -174,13 +175,6 @@ def measure(case: Case, seed: int, steps: int, points: np.ndarray, budget: int) 
                 "centre_loss": np.asarray(jax.vmap(problem.value)(between)),
             }
         yield row
-
-
-def rows(params: PyTree) -> Rows:
-    """All parameters of a trajectory side by side."""
-    return np.concatenate(
-        [np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(params)], axis=1
-    )
 
 
 def at(tree: PyTree, which: Any) -> PyTree:

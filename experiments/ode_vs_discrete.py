@@ -5,9 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
 import ct_adam as ct
 from ct_adam.flows.registry import flow_named
@@ -18,6 +17,7 @@ from ct_adam.simulate.trajectory import outcome_name
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
+from ._paths import rows
 
 if TYPE_CHECKING:
     import xarray
@@ -81,12 +81,12 @@ def run(config: Config, progress: Progress) -> "xarray.Dataset":
     )
     total, done, sides = len(OPTIMIZERS) * (1 + len(config.flows)), 0, []
     for name in OPTIMIZERS:
-        rows = []
+        taken = []
         for what in ("optimizer", *config.flows):
-            rows.append(_side(config, what, _decay(config, name), problem, params, saved))
+            taken.append(_side(config, what, _decay(config, name), problem, params, saved))
             done += 1
             progress(f"{name}, {what}", done, total)
-        sides.append(_measured(rows, shown))
+        sides.append(_measured(taken, shown))
     dataset = _labelled(config, saved, shown, sides)
     dataset.attrs = provenance(config, time.perf_counter() - begun) | {
         "text": data,
@@ -125,23 +125,18 @@ def _side(
     return ct.solve(flow, problem, params, config.steps, throw=False, rtol=1e-5, **where)
 
 
-def _rows(params: PyTree) -> Float[np.ndarray, "steps parameters"]:
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
-
-
-def _measured(rows: list[ct.Trajectory], shown: np.ndarray) -> dict[str, Any]:
+def _measured(sides: list[ct.Trajectory], shown: np.ndarray) -> dict[str, Any]:
     """Of the optimizer first, then of each flow."""
-    paths = [_rows(row.params) for row in rows]
+    paths = [rows(row.params) for row in sides]
     apart = [np.abs(path - paths[0]) for path in paths[1:]]
     return {
         "path": np.stack([path[:, shown] for path in paths]),
-        "loss": np.stack([np.asarray(row.loss) for row in rows]),
+        "loss": np.stack([np.asarray(row.loss) for row in sides]),
         "error": np.stack([x.max(axis=1) for x in apart]),
         "median_error": np.stack([np.median(x, axis=1) for x in apart]),
         "distance": np.max(np.abs(paths[0] - paths[0][0])),
-        "outcome": [outcome_name(row.result) for row in rows[1:]],
-        "solver_steps": [int(row.stats["num_steps"]) for row in rows[1:]],
+        "outcome": [outcome_name(row.result) for row in sides[1:]],
+        "solver_steps": [int(row.stats["num_steps"]) for row in sides[1:]],
     }
 
 
@@ -201,16 +196,16 @@ def check(dataset: "xarray.Dataset") -> list[str]:
     """Of the typical parameter: the one that `log` misses most wakes late, and is far off."""
     found, missing = numbers(dataset), []
     for name in dataset.optimizer.values.tolist():
-        rows = found[name]
-        for flow, row in rows.items():
+        by_flow = found[name]
+        for flow, row in by_flow.items():
             if row["outcome"] != "successful":
                 missing.append(f"{name}: flow {flow} ended with {row['outcome']}.")
-        error = rows[dataset.flow.values[0]]["median at the end / η"]
+        error = by_flow[dataset.flow.values[0]]["median at the end / η"]
         if not error < FEW:
             missing.append(f"{name}: half of the parameters are {error:.3g} η away or more.")
         for what in ("median at the end / η", "largest / η"):
-            nearest = min(rows, key=lambda flow: rows[flow][what])
-            if "interpolating" in rows and nearest != "interpolating":
+            nearest = min(by_flow, key=lambda flow: by_flow[flow][what])
+            if "interpolating" in by_flow and nearest != "interpolating":
                 missing.append(f"{name}: {nearest} is nearer than the flow through the iterates.")
     return missing
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..decays import choice, in_range, out_of_range
+from ..decays import in_range, out_of_range
 from ..flows import AbstractFlow
 from ..named import told
 from ..optimizers import Optimizer
@@ -55,7 +55,7 @@ class Compiled:
 
     update_kind: UpdateKind
 
-    def __init__(self, program: Program, columns: dict[str, np.ndarray], engine: str):
+    def __init__(self, program: Program, engine: str):
         self._static = eqx.partition(program, eqx.is_array)[1]
         self._engine = engine
         self._run: Run | None = None
@@ -120,9 +120,10 @@ def compiled(
     try:
         hash(key)
     except TypeError:  # a loss of the user's that holds a list, say: as good as a new one
-        return Compiled(program, columns, engine), arrays
+        return Compiled(program, engine), arrays
     with _lock:
-        made = _programs.setdefault(key, Compiled(program, columns, engine))
+        made = _programs.get(key) or Compiled(program, engine)
+        _programs[key] = made
         _programs.move_to_end(key)
         while len(_programs) > _KEPT:
             _programs.popitem(last=False)
@@ -130,7 +131,6 @@ def compiled(
 
 
 def _engine(program: Program, columns: dict[str, np.ndarray], engine: str) -> Run:
-    choice("engine", engine, ENGINES)
     if engine == "reference":
         return Reference(program)
     count = len(next(iter(columns.values())))

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .atoms import LoweringError as LoweringError
 from .cores import cpus
 from .jaxprs import Split, split
 from .lower import Lowered, lower

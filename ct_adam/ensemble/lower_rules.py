@@ -1,7 +1,7 @@
 """How each primitive is written as scalar source."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -142,14 +142,18 @@ def _select(source: Any, eqn: Any, which: np.ndarray, *cases: np.ndarray) -> lis
             if no is yes or no.text == yes.text:
                 return no
             return source.line("select({0}, {1}, {2})", no.kind, p, yes, no)
-        result = options[-1]
-        for i, option in list(enumerate(options))[-2::-1]:
-            result = source.line(
-                f"select({{0}} == {float(i)}, {{1}}, {{2}})", option.kind, p, option, result
-            )
-        return result
+        return _chosen(source, p, options)
 
     return _each(one, which, *cases)
+
+
+def _chosen(source: Any, position: Any, options: Sequence[Any]) -> Any:
+    """options[position]; the last one beyond them."""
+    result = options[-1]
+    for i, option in list(enumerate(options))[-2::-1]:
+        template = f"select({{0}} == {float(i)}, {{1}}, {{2}})"
+        result = source.line(template, option.kind, position, option, result)
+    return result
 
 
 def _clamp(source: Any, eqn: Any, low: np.ndarray, x: np.ndarray, high: np.ndarray) -> list[Any]:
@@ -313,13 +317,7 @@ def _read_at(source: Any, operand: Any, fixed: int, moving: list[tuple[Any, int]
             operand.kind,
             position,
         )
-    flat = operand.ravel()
-    result = flat[-1]
-    for i, atom in list(enumerate(flat))[-2::-1]:
-        result = source.line(
-            f"select({{0}} == {float(i)}, {{1}}, {{2}})", atom.kind, position, atom, result
-        )
-    return result
+    return _chosen(source, position, list(operand.ravel()))
 
 
 def _next_after(source: Any, eqn: Any, x: np.ndarray, y: np.ndarray) -> list[Any]:

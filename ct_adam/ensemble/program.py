@@ -20,7 +20,7 @@ from ..flows import AbstractFlow
 from ..problems import AbstractProblem
 from ..problems.base import Loss
 from ..simulate.controllers import controller_for, start_time
-from ..simulate.discrete import warm_state
+from ..simulate.discrete import warm_state, warmed
 from .case import resolve
 from .reductions import Reductions
 from .reference import (
@@ -33,7 +33,6 @@ from .reference import (
     optimizer_lane,
     optimizer_result,
     seen_step,
-    warmed,
 )
 
 Lane = dict[str, Any]

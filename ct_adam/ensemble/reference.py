@@ -20,7 +20,7 @@ from ..optimizers import optimizer_step
 from ..problems import AbstractProblem
 from ..simulate.controllers import controller_for, end_at, start_time
 from ..simulate.cost import count_evaluations
-from ..simulate.discrete import update_of, warm_state
+from ..simulate.discrete import update_of, warm_state, warmed
 from ..simulate.outcome import OUTCOME, all_finite, flow_outcome, run_outcome, start_is_finite
 from .reductions import Reductions, floored_log, largest
 
@@ -200,20 +200,6 @@ def optimizer_lane(
         (*carry, Reductions.empty(settings.steps.dtype)),
     )
     return optimizer_result(optimizer, problem, params, settings, *end)
-
-
-def warmed(
-    optimizer: optax.GradientTransformation,
-    problem: AbstractProblem,
-    params: PyTree,
-    warm_steps: int,
-) -> tuple[PyTree, PyTree]:
-    """Parameters and optimizer state after the warm steps."""
-
-    def warm(n: Array, carry: Any) -> Any:
-        return optimizer_step(optimizer, problem, n, *carry)[:2]
-
-    return jax.lax.fori_loop(0, warm_steps, warm, (params, optimizer.init(params)))
 
 
 def seen_step(

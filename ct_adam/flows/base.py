@@ -63,6 +63,30 @@ class AbstractFlow(eqx.Module):
         """The error that a solver may make in each entry of `state` (EQUATIONS §1)."""
 
 
+class AbstractMemorylessFlow(AbstractFlow):
+    """A flow whose state is the parameters."""
+
+    @property
+    def lag(self) -> int:
+        return 1  # without memory, batch ⌊s⌋ rules from step ⌊s⌋ on (EQUATIONS §1)
+
+    def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
+        del loss
+        return params
+
+    def from_optimizer(
+        self, loss: Loss | AbstractProblem, params: PyTree, optimizer_state: PyTree, step: Any
+    ) -> PyTree:
+        del loss, optimizer_state, step  # no memory
+        return params
+
+    def params(self, state: PyTree) -> PyTree:
+        return state
+
+    def error_scale(self, state: PyTree, rtol: float, atol: float) -> PyTree:
+        return jax.tree.map(lambda leaf: parameter_scale(leaf, rtol, atol), state)
+
+
 def as_dynamic(flow: PyTree, dtype: Any) -> PyTree:
     """The flow with its numbers as arrays of `dtype`, so that a new value compiles nothing anew.
 

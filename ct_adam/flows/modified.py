@@ -11,10 +11,10 @@ from ..decays import Scalar, Schedule, check_hyperparameters, learning_rate_at
 from ..optimizers import Optimizer, adamw, normalized
 from ..problems import AbstractProblem, as_problem, like
 from ..problems.base import Loss
-from .base import AbstractFlow, parameter_scale
+from .base import AbstractMemorylessFlow
 
 
-class ModifiedFlow(AbstractFlow):
+class ModifiedFlow(AbstractMemorylessFlow):
     """θ' = -ηu per step, Adam's memory folded into a correction of order η.
 
         n = g/√(g² + eps)      h = ∇‖g‖_{1,eps} = H n      ‖x‖_{1,eps} = Σ√(x_i² + eps)
@@ -62,25 +62,8 @@ class ModifiedFlow(AbstractFlow):
         check_hyperparameters({"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps})
 
     @property
-    def lag(self) -> int:
-        return 1  # without memory, batch ⌊s⌋ rules from step ⌊s⌋ on (EQUATIONS §1)
-
-    @property
     def evaluations(self) -> int:
         return 2 if self.corrected else 1  # a Hessian-vector product costs about a gradient
-
-    def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
-        del loss
-        return params
-
-    def from_optimizer(
-        self, loss: Loss | AbstractProblem, params: PyTree, optimizer_state: PyTree, step: Any
-    ) -> PyTree:
-        del loss, optimizer_state, step  # no memory
-        return params
-
-    def params(self, state: PyTree) -> PyTree:
-        return state
 
     def update(self, step: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
         return self._update(step, as_problem(loss).seen(step), state, loss)
@@ -110,9 +93,6 @@ class ModifiedFlow(AbstractFlow):
             n,
             h,
         )
-
-    def error_scale(self, state: PyTree, rtol: float, atol: float) -> PyTree:
-        return jax.tree.map(lambda leaf: parameter_scale(leaf, rtol, atol), state)
 
     @property
     def optimizer(self) -> Optimizer:

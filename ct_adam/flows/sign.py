@@ -10,10 +10,10 @@ from ..decays import Scalar, Schedule, check_hyperparameters, learning_rate_at
 from ..optimizers import Optimizer, normalized, sign_descent
 from ..problems import AbstractProblem, as_problem
 from ..problems.base import Loss
-from .base import AbstractFlow, parameter_scale
+from .base import AbstractMemorylessFlow
 
 
-class SignFlow(AbstractFlow):
+class SignFlow(AbstractMemorylessFlow):
     """θ' = -η (g/(|g| + eps) + λθ) per step. Source: EQUATIONS §5.
 
     With eps = 0 the field is discontinuous and an explicit solver stalls at a kink (200 000
@@ -42,25 +42,8 @@ class SignFlow(AbstractFlow):
         check_hyperparameters(named)
 
     @property
-    def lag(self) -> int:
-        return 1  # without memory, batch ⌊s⌋ rules from step ⌊s⌋ on (EQUATIONS §1)
-
-    @property
     def evaluations(self) -> int:
         return 1
-
-    def init(self, loss: Loss | AbstractProblem, params: PyTree) -> PyTree:
-        del loss
-        return params
-
-    def from_optimizer(
-        self, loss: Loss | AbstractProblem, params: PyTree, optimizer_state: PyTree, step: Any
-    ) -> PyTree:
-        del loss, optimizer_state, step  # no memory
-        return params
-
-    def params(self, state: PyTree) -> PyTree:
-        return state
 
     def update(self, step: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
         return self._signs(as_problem(loss).seen(step), state, loss)
@@ -76,9 +59,6 @@ class SignFlow(AbstractFlow):
             self._signs(as_problem(loss).seen(step, self.lag), state, loss),
             state,
         )
-
-    def error_scale(self, state: PyTree, rtol: float, atol: float) -> PyTree:
-        return jax.tree.map(lambda leaf: parameter_scale(leaf, rtol, atol), state)
 
     @property
     def optimizer(self) -> Optimizer:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, PyTree
 
 from ..flows import AbstractFlow
@@ -17,14 +18,22 @@ def warm_state(
     """The flow's state after `warm_steps` discrete steps of its own optimizer."""
     if not warm_steps:
         return flow.init(problem, params)
-    optimizer = flow.optimizer
+    params, state = warmed(flow.optimizer, problem, params, warm_steps)
+    return flow.from_optimizer(problem, params, state, warm_steps)
+
+
+def warmed(
+    optimizer: optax.GradientTransformation,
+    problem: AbstractProblem,
+    params: PyTree,
+    warm_steps: int,
+) -> tuple[PyTree, PyTree]:
+    """Parameters and optimizer state after the warm steps."""
 
     def step(n: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         return optimizer_step(optimizer, problem, n, *carry)[:2]
 
-    carry = (params, optimizer.init(params))
-    params, state = jax.lax.fori_loop(0, warm_steps, step, carry)
-    return flow.from_optimizer(problem, params, state, warm_steps)
+    return jax.lax.fori_loop(0, warm_steps, step, (params, optimizer.init(params)))
 
 
 def update_of(
