@@ -27,5 +27,11 @@ from .simulate import compare as compare
 from .simulate import fit_order as fit_order
 from .simulate import run as run
 from .simulate import solve as solve
+from .sweep import Grid as Grid
+from .sweep import Refine as Refine
+from .sweep import Sweep as Sweep
+from .sweep import axes as axes
+from .sweep import boundary as boundary
+from .sweep import open_store as open
 
 __version__ = "0.1.0"

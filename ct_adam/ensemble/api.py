@@ -3,19 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
-from ..decays import choice
-from ..problems import AbstractProblem, as_params, working_dtype
+from ..problems import AbstractProblem
 from ..problems.base import Loss
-from ..simulate.cost import solver_budget
-from ..simulate.trajectory import Save, check_steps, check_tolerances
-from .compiled import ENGINES, compiled
-from .program import Program
-from .reference import Settings
-from .table import METRICS, to_dataset
+from ..simulate.trajectory import Save
+from .prepared import prepared
+from .table import METRICS
 
 if TYPE_CHECKING:
     import xarray
@@ -73,46 +67,16 @@ def ensemble(
         >>> table.max_update.round(2).values.tolist()
         [1.0, 1.0]
     """
-    choice("engine", engine, ENGINES)
-    for metric in metrics:
-        choice("metrics", metric, METRICS)
-    steps, warm_steps = check_steps(steps, warm_steps)
-    check_tolerances(rtol, atol, max_solver_steps)
-    params = as_params(params)
-    dtype = working_dtype(params)
-    columns = _columns(lanes, dtype)
-    budget = solver_budget(steps) if max_solver_steps is None else int(max_solver_steps)
-    settings = Settings(
-        jnp.asarray(steps, dtype),
-        warm_steps,
-        jnp.asarray(rtol, dtype),
-        jnp.asarray(atol, dtype),
-        # diffrax compiles its budget in.
-        budget if engine == "reference" else jnp.asarray(budget),
-        wants_loss="min_loss" in metrics,
-        wants_line="update_slope" in metrics,
-        wants_update="max_update" in metrics or "update_slope" in metrics,
+    return prepared(
+        make,
+        loss,
+        params,
+        steps,
+        engine=engine,
+        rtol=rtol,
+        atol=atol,
+        max_solver_steps=max_solver_steps,
+        warm_steps=warm_steps,
         save=save,
-    )
-    made, arrays = compiled(Program(make, loss, params, settings), columns, engine)
-    made.check(arrays, columns, warm_steps + steps)
-    attrs = {"steps": steps, "update_kind": made.update_kind}
-    return to_dataset(made.run(arrays, columns), columns, metrics, attrs)
-
-
-def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray]:
-    """The lanes as equally long columns; floats in the working type, integers as they are."""
-    if not lanes:
-        raise ValueError("lanes is empty: name one column of numbers at least.")
-    columns = {}
-    for name, values in lanes.items():
-        column = np.asarray(values)
-        if name in (*METRICS, "parameter", "lane"):
-            raise ValueError(f"lanes[{name!r}] would hide a column of the table: rename it.")
-        if column.ndim != 1 or column.dtype.kind not in "fiu":
-            raise ValueError(f"lanes[{name!r}] must be one-dimensional and numeric.")
-        columns[name] = column.astype(dtype) if column.dtype.kind == "f" else column
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"lanes must have one common length of at least 1: got {lengths}.")
-    return columns
+        metrics=metrics,
+    ).table(lanes)

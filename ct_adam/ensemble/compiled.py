@@ -75,11 +75,18 @@ class Compiled:
                 lane = int(np.argmin(fine))
                 raise ValueError(f"lane {lane}: {out_of_range(name, values[lane])}")
 
+    def prepare(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> str:
+        """Makes the engine, and tells its name."""
+        return type(self._made(arrays, columns)).__name__.lower()
+
     def run(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> LaneResult:
+        return self._made(arrays, columns)(arrays, columns)
+
+    def _made(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> Run:
         if self._run is None:
             program = eqx.combine(arrays, self._static)
             self._run = _engine(program, columns, self._engine)
-        return self._run(arrays, columns)
+        return self._run
 
     def _look(self, gradients: int, arrays: PyTree, lane: Lane) -> None:
         program = eqx.combine(arrays, self._static)
@@ -101,13 +108,18 @@ class Compiled:
 
 
 def compiled(
-    program: Program, columns: dict[str, np.ndarray], engine: str
+    program: Program, columns: dict[str, np.ndarray], engine: str, expected: int | None = None
 ) -> tuple[Compiled, PyTree]:
-    """The program's compiled form, made at most once, and its arrays."""
+    """The program's compiled form, made at most once, and its arrays.
+
+    `auto` judges by the lanes that are expected, by those at hand if nobody knows.
+    """
+    if engine == "auto":
+        count = len(next(iter(columns.values()))) if expected is None else expected
+        engine = "auto, many" if count >= FUSED_FROM else "cohort"
     numpys = (np.ndarray, np.generic)
     program = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, numpys) else x, program)
     arrays, static = eqx.partition(program, eqx.is_array)
-    count = len(next(iter(columns.values())))
     key = (
         jax.tree.structure(arrays),
         tuple((x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(arrays)),
@@ -115,7 +127,7 @@ def compiled(
         str(jax.tree.structure(static)),  # as text: True and 1 are equal
         jax.tree.structure(static),
         tuple((name, column.dtype) for name, column in columns.items()),
-        (engine, engine == "auto" and count >= FUSED_FROM, jax.config.jax_enable_x64),
+        (engine, jax.config.jax_enable_x64),
     )
     try:
         hash(key)
@@ -133,8 +145,7 @@ def compiled(
 def _engine(program: Program, columns: dict[str, np.ndarray], engine: str) -> Run:
     if engine == "reference":
         return Reference(program)
-    count = len(next(iter(columns.values())))
-    if engine == "fused" or (engine == "auto" and count >= FUSED_FROM):
+    if engine in ("fused", "auto, many"):
         try:
             from .fused import Fused
 

@@ -8,7 +8,6 @@ written again.
 
 import hashlib
 import os
-import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
+
+from ..identity import program_hash
 
 
 class Observation(NamedTuple):
@@ -100,12 +101,7 @@ def _moves(
 def _identity(record: Callable[[PyTree], Any], carry: PyTree, save_at: np.ndarray) -> str:
     """A run is known by the program of one step, with its constants (schedules, data, what is
     saved), by its start and by the steps that it saves."""
-    program = jax.make_jaxpr(record)(carry)
-    text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses differ between processes
-    digest = hashlib.sha256(f"{text}{jax.tree.structure(carry)}{save_at.tolist()}".encode())
-    for leaf in (*program.consts, *jax.tree.leaves(carry)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+    return f"{program_hash(record, carry)} {hashlib.sha256(save_at.tobytes()).hexdigest()}"
 
 
 class _Checkpoint:

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,22 +13,34 @@ from typing import Any
 
 def provenance(config: Any, seconds: float) -> dict[str, str | float]:
     """Attributes of a dataset: configuration (JSON), versions, device, git hash, command, time."""
+    return {**origin(asdict(config)), "wall_seconds": round(seconds, 2)}
+
+
+def origin(config: Mapping[str, Any]) -> dict[str, str | float]:
+    """The same before the work."""
     import jax
 
     return {
         "program": PROGRAM,
-        "config": json.dumps(asdict(config), default=str),
-        "versions": json.dumps({name: _version(name) for name in _PACKAGES}),
+        "config": json.dumps(config, default=str),
+        "versions": json.dumps(versions()),
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
         "git": git_hash(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "wall_seconds": round(seconds, 2),
     }
 
 
+def versions() -> dict[str, str]:
+    """Of this package and of those that its numbers depend on."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
 PROGRAM = "ct_adam"
-_PACKAGES = ("ct-adam", "jax", "diffrax", "equinox", "optax", "numpy", "xarray", "zarr")
+_PACKAGES = (
+    *("ct-adam", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy", "numba"),
+    *("xarray", "zarr"),
+)
 
 
 def _version(name: str) -> str:

@@ -1,0 +1,158 @@
+"""An ensemble before its lanes: what one call of `ct.ensemble` and all tiles of a sweep share."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, PyTree
+
+from ..decays import choice
+from ..identity import program_hash
+from ..problems import AbstractProblem, as_params, working_dtype
+from ..problems.base import Loss
+from ..simulate.cost import solver_budget
+from ..simulate.trajectory import Save, check_steps, check_tolerances
+from .cohort import whole_lane
+from .compiled import ENGINES, Compiled, compiled
+from .program import Program
+from .reference import LaneResult, Settings
+from .table import METRICS, to_dataset
+
+if TYPE_CHECKING:
+    import xarray
+
+
+class Prepared(NamedTuple):
+    """What every lane runs, and what is kept of it.
+
+    `expected` lanes are to come in all, so that `auto` need not judge by the first call's.
+    """
+
+    program: Program
+    gradients: int
+    metrics: tuple[str, ...]
+    engine: str
+    attrs: dict[str, Any]
+    expected: int | None = None
+
+    def check(self, lanes: Mapping[str, ArrayLike]) -> None:
+        """Checks lanes without running them: `ValueError`, naming the lane."""
+        columns = self._columns(lanes)
+        made, arrays = self._compiled(columns)
+        made.check(arrays, columns, self.gradients)
+
+    def table(self, lanes: Mapping[str, ArrayLike]) -> "xarray.Dataset":
+        """The lanes' numbers."""
+        columns = self._columns(lanes)
+        made, arrays = self._compiled(columns)
+        made.check(arrays, columns, self.gradients)
+        return self._labelled(made.run(arrays, columns), columns)
+
+    def engine_for(self, lanes: Mapping[str, ArrayLike]) -> str:
+        """The engine that runs such lanes; it is made, not run."""
+        columns = self._columns(lanes)
+        made, arrays = self._compiled(columns)
+        return made.prepare(arrays, columns)
+
+    def template(self, lanes: Mapping[str, ArrayLike]) -> "xarray.Dataset":
+        """The table of these lanes with zeros in it: its variables, types and labels. Nothing
+        runs."""
+        columns = self._columns(lanes)
+        self.check(columns)
+
+        def run(arrays: PyTree) -> PyTree:
+            program = eqx.combine(arrays, static)
+            return jax.vmap(lambda lane: whole_lane(program, lane))(columns)
+
+        arrays, static = eqx.partition(self.program, eqx.is_array)
+        shapes = jax.eval_shape(run, arrays)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        return self._labelled(zeros, columns)
+
+    def fingerprint(self, lanes: Mapping[str, ArrayLike]) -> str:
+        """A hash of what a lane computes: its program with all constants, data and starts.
+
+        The same in every process; lanes lend their names and types, not their values.
+        """
+        lane = {name: jnp.asarray(column[0]) for name, column in self._columns(lanes).items()}
+        arrays, static = eqx.partition(self.program, eqx.is_array)
+
+        def lap(arrays: PyTree, lane: dict[str, Any]) -> PyTree:
+            program = eqx.combine(arrays, static)
+            fixed, carry = program.init(lane)
+            after = program.body(lane, fixed, carry)
+            leaves = jax.tree.leaves((fixed, after, program.output(lane, fixed, after)))
+            return leaves, program.active(fixed, after)
+
+        return program_hash(lap, arrays, lane)
+
+    def _labelled(self, result: LaneResult, columns: dict[str, np.ndarray]) -> "xarray.Dataset":
+        attrs = self.attrs | {"update_kind": self._compiled(columns)[0].update_kind}
+        return to_dataset(result, columns, self.metrics, attrs)
+
+    def _columns(self, lanes: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+        return _columns(lanes, working_dtype(self.program.params))
+
+    def _compiled(self, columns: dict[str, np.ndarray]) -> tuple[Compiled, PyTree]:
+        return compiled(self.program, columns, self.engine, self.expected)
+
+
+def prepared(
+    make: Callable[..., Any],
+    loss: Loss | AbstractProblem | None,
+    params: PyTree,
+    steps: int,
+    *,
+    engine: str = "auto",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_solver_steps: int | None = None,
+    warm_steps: int = 0,
+    save: Save | None = None,
+    metrics: tuple[str, ...] = METRICS,
+    expected: int | None = None,
+) -> Prepared:
+    """Checks what all lanes share; the arguments are those of `ct.ensemble`."""
+    choice("engine", engine, ENGINES)
+    for metric in metrics:
+        choice("metrics", metric, METRICS)
+    steps, warm_steps = check_steps(steps, warm_steps)
+    check_tolerances(rtol, atol, max_solver_steps)
+    params = as_params(params)
+    dtype = working_dtype(params)
+    budget = solver_budget(steps) if max_solver_steps is None else int(max_solver_steps)
+    settings = Settings(
+        jnp.asarray(steps, dtype),
+        warm_steps,
+        jnp.asarray(rtol, dtype),
+        jnp.asarray(atol, dtype),
+        # diffrax compiles its budget in.
+        budget if engine == "reference" else jnp.asarray(budget),
+        wants_loss="min_loss" in metrics,
+        wants_line="update_slope" in metrics,
+        wants_update="max_update" in metrics or "update_slope" in metrics,
+        save=save,
+    )
+    program = Program(make, loss, params, settings)
+    return Prepared(program, warm_steps + steps, metrics, engine, {"steps": steps}, expected)
+
+
+def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray]:
+    """The lanes as equally long columns; floats in the working type, integers as they are."""
+    if not lanes:
+        raise ValueError("lanes is empty: name one column of numbers at least.")
+    columns = {}
+    for name, values in lanes.items():
+        column = np.asarray(values)
+        if name in (*METRICS, "parameter", "lane"):
+            raise ValueError(f"lanes[{name!r}] would hide a column of the table: rename it.")
+        if column.ndim != 1 or column.dtype.kind not in "fiu":
+            raise ValueError(f"lanes[{name!r}] must be one-dimensional and numeric.")
+        columns[name] = column.astype(dtype) if column.dtype.kind == "f" else column
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(f"lanes must have one common length of at least 1: got {lengths}.")
+    return columns

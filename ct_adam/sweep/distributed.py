@@ -1,0 +1,155 @@
+"""Tiles as tasks of a Dask cluster, on this machine or on many.
+
+The workers write to the store themselves: it must be one folder for all. A sweep travels to each
+worker once, with its functions and data, and stays there compiled.
+"""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+from ..caches import keep_compilations
+from ..ensemble.cores import CORES, cpus
+from .claims import Claims
+from .execute import PAUSE, Runner, compute_tile
+from .layout import level_tiles
+
+if TYPE_CHECKING:
+    from .sweep import Sweep
+
+_RETRIES = 3
+_AHEAD = 2
+"""Tiles in the queue for each thread of a worker: so many that none waits."""
+_PATIENCE = 60
+"""Seconds until a scheduler without workers is given up."""
+
+
+@contextmanager
+def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
+    """A runner whose tiles are tasks; one that fails, or whose worker dies, is tried again.
+
+    **Raises:** `ValueError` where Dask is not installed or no scheduler answers.
+    """
+    try:
+        from dask.distributed import Client, LocalCluster
+    except ImportError:
+        raise ValueError(
+            "--workers and --scheduler need Dask: pip install 'ct-adam[distributed]'."
+        ) from None
+    if scheduler is None:
+        share = max(1, cpus() // workers)
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs=50,
+            env={CORES: str(share)},
+        )
+        with cluster, Client(cluster) as client:
+            yield lambda *job: _run(client, *job)
+        return
+    try:
+        client = Client(scheduler, timeout=10)
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ValueError(
+            f"No Dask scheduler with a worker answers at {scheduler}: {error or 'timeout'}."
+        ) from None
+    with client:
+        yield lambda *job: _run(client, *job)
+
+
+class _Parcel(NamedTuple):
+    """What a worker needs once: the sweep as bytes, by name, and JAX's settings."""
+
+    name: str
+    content: bytes
+    float64: bool
+    cached: bool
+
+
+def _packed(sweep: "Sweep") -> _Parcel:
+    import cloudpickle
+
+    content = cloudpickle.dumps(sweep)
+    return _Parcel(
+        hashlib.sha256(content).hexdigest(),
+        content,
+        bool(jax.config.jax_enable_x64),
+        jax.config.jax_compilation_cache_dir is not None,
+    )
+
+
+def _run(
+    client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int]
+) -> Iterator[int]:
+    """Keeps the workers' queues filled; tiles that another process has taken come again later."""
+    from dask.distributed import KilledWorker, as_completed
+
+    if not missing:
+        return
+    parcel = client.scatter(_packed(sweep), broadcast=True)
+    waiting, tile_of = deque(missing), {}
+    running = as_completed()
+
+    def submit() -> None:
+        while waiting and len(tile_of) < _AHEAD * max(1, sum(client.nthreads().values())):
+            tile = waiting.popleft()
+            job = (parcel, str(store.absolute()), level, tile)
+            future = client.submit(_task, *job, pure=False, retries=_RETRIES)
+            tile_of[future.key] = tile
+            running.add(future)
+
+    submit()
+    try:
+        for future in running:
+            tile = tile_of.pop(future.key)
+            if future.result():
+                yield tile
+            else:
+                waiting.append(tile)
+                time.sleep(PAUSE)
+            submit()
+    except KilledWorker:
+        raise OSError(
+            f"Tile {tile} of {store} has killed {_RETRIES + 1} workers, out of memory perhaps. All "
+            "finished tiles are kept: take smaller tiles (in another store), or larger machines."
+        ) from None
+    finally:
+        client.cancel([*running.futures])
+
+
+_sweeps: OrderedDict[str, "Sweep"] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _task(parcel: _Parcel, store: str, level: int, tile: int) -> bool:
+    """Runs in a worker."""
+    if not Path(store).exists():
+        raise OSError(
+            f"A worker does not see {store}: give all workers the folder under the same name."
+        )
+    tiles = level_tiles(Path(store), level)
+    with Claims(tiles.claims_file) as claims:
+        return compute_tile(_unpacked(parcel), tiles, claims, level, tile)
+
+
+def _unpacked(parcel: _Parcel) -> "Sweep":
+    import cloudpickle
+
+    with _lock:
+        if parcel.name not in _sweeps:
+            jax.config.update("jax_enable_x64", parcel.float64)
+            if parcel.cached:
+                keep_compilations()
+            _sweeps[parcel.name] = cloudpickle.loads(parcel.content)
+            while len(_sweeps) > 4:
+                _sweeps.popitem(last=False)
+        return _sweeps[parcel.name]

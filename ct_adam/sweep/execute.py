@@ -1,0 +1,172 @@
+"""A sweep's tiles, computed one after the other, here or by the workers of a Dask cluster."""
+
+import errno
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .claims import Claims
+from .layout import level_tiles, make_store
+from .refine import beyond, crossed, doubled
+from .tiles import Tiles
+
+if TYPE_CHECKING:
+    from .sweep import Sweep
+
+Runner = Callable[["Sweep", Path, int, list[int]], Iterator[int]]
+"""Computes tiles of a level of a store, and yields each when it is done."""
+PAUSE = 0.5
+"""Seconds between two looks at tiles that another process has taken."""
+
+
+def execute(
+    sweep: "Sweep",
+    store: Path,
+    *,
+    workers: int = 0,
+    scheduler: str | None = None,
+    progress: bool = False,
+    notice: Callable[[str], Any] = warnings.warn,
+) -> None:
+    """Computes the tiles of a sweep that its store lacks.
+
+    It may be stopped at any moment, by Ctrl-C, a kill or a full disk: the same call goes on, and
+    the store ends bitwise the same. Processes that run the same sweep on one store share its
+    tiles. A tile that is damaged is computed anew.
+
+    **Arguments:**
+
+    - `store`: the folder, made where there is none.
+    - `workers`: so many processes of a local Dask cluster. `scheduler`: the address of a Dask
+        scheduler whose workers see the same folder. Neither: this process.
+    - `progress`: whether to show how far it is and the time left.
+    - `notice`: is told what the user should know, a sentence at a time.
+
+    **Raises:** `ValueError` for a store of another sweep, `OSError` where it cannot be written.
+    """
+    if workers < 0:
+        raise ValueError(f"workers = {workers} must not be negative.")
+    if workers and scheduler is not None:
+        raise ValueError("Give workers or a scheduler, not both.")
+    make_store(sweep, store)
+    cluster: AbstractContextManager[Runner] = nullcontext(_here)
+    if workers or scheduler is not None:
+        from .distributed import on_cluster
+
+        cluster = on_cluster(workers, scheduler)
+    with cluster as runner, _bar(progress) as bar:
+        classes = None
+        for k in range(len(sweep.levels)):
+            tiles = level_tiles(store, k)
+            wanted = list(range(len(tiles.tiling)))
+            if classes is not None:
+                classes, wanted = _crossed(sweep, k, classes)
+            bar.set_description(f"level {k}" if k else store.name, refresh=False)
+            bar.total = (bar.total or 0) + _lanes(tiles, wanted)
+            missing = _missing(tiles, wanted, notice)
+            bar.initial += _lanes(tiles, wanted) - _lanes(tiles, missing)
+            bar.update(_lanes(tiles, wanted) - _lanes(tiles, missing))
+            for tile in runner(sweep, store, k, missing):
+                bar.update(_lanes(tiles, [tile]))
+            if sweep.refine is not None:
+                classes = _classes(sweep, store, k, wanted, classes)
+
+
+def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> list[int]:
+    """The tiles that are not done; damaged ones are taken for that."""
+    states = tiles.states(wanted)
+    damaged = [tile for tile, state in states.items() if state == "damaged"]
+    with Claims(tiles.claims_file) as claims:
+        if claims.take(0, len(tiles.tiling)):  # nobody else is at work
+            tiles.sweep_up()
+            for tile in damaged:
+                tiles.forget(tile)
+            claims.free(0, len(tiles.tiling))
+    if damaged:
+        named = ", ".join(map(str, damaged[:8])) + (", …" if len(damaged) > 8 else "")
+        plural = "s" if len(damaged) > 1 else ""
+        notice(f"{tiles.folder}: damaged and computed anew: tile{plural} {named}.")
+    return [tile for tile, state in states.items() if state != "done"]
+
+
+def _here(sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
+    """This process, tile by tile; those that another process has taken are waited for."""
+    tiles = level_tiles(store, level)
+    with Claims(tiles.claims_file) as claims:
+        while missing:
+            busy = []
+            for tile in missing:
+                if compute_tile(sweep, tiles, claims, level, tile):
+                    yield tile
+                else:
+                    busy.append(tile)
+            missing = busy
+            if missing:
+                time.sleep(PAUSE)
+
+
+def compute_tile(sweep: "Sweep", tiles: Tiles, claims: Claims, level: int, tile: int) -> bool:
+    """Computes a tile and writes it, unless it is done; False if another process has taken it."""
+    if not claims.take(tile):
+        return False
+    try:
+        # Another may have done it since it was looked for.
+        if tiles.done(tile):
+            return True
+        begun = time.perf_counter()
+        values = sweep.compute(level, tile)
+        tiles.write(tile, values)
+        tiles.log(tile, time.perf_counter() - begun)
+    except OSError as error:
+        raise OSError(f"Tile {tile} of {tiles.folder} was not written: {_reason(error)}") from None
+    finally:
+        claims.free(tile)
+    return True
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full. All finished tiles are kept: make room and run the same again."
+    return f"{error.strerror or error}. All finished tiles are kept: mend it and run the same again."
+
+
+def _classes(
+    sweep: "Sweep", store: Path, level: int, computed: list[int], parents: np.ndarray | None
+) -> np.ndarray:
+    """Which cells of a level are beyond the boundary; those not computed are as their parents."""
+    refine, tiles = sweep.refine, level_tiles(store, level)
+    assert refine is not None
+    threshold = refine.threshold_of(sweep.steps)
+    found = np.zeros(tiles.tiling.shape, bool)
+    if parents is not None:
+        found = doubled(parents, _axes(sweep))
+    for tile in computed:
+        block = tiles.tiling.block(tile)
+        found[block] = beyond(tiles.read(refine.variable, tile), threshold)
+    return found
+
+
+def _crossed(sweep: "Sweep", level: int, classes: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    return classes, crossed(classes, _axes(sweep), sweep.levels[level].tiling)
+
+
+def _axes(sweep: "Sweep") -> tuple[int, ...]:
+    assert sweep.refine is not None
+    return tuple(sweep.levels[0].dims.index(dim) for dim in sweep.refine.dims)
+
+
+def _lanes(tiles: Tiles, which: list[int]) -> int:
+    return sum(int(np.prod([s.stop - s.start for s in tiles.tiling.block(t)])) for t in which)
+
+
+@contextmanager
+def _bar(progress: bool) -> Iterator[Any]:
+    from tqdm import tqdm
+
+    with tqdm(total=0, unit="lane", disable=not progress, dynamic_ncols=True) as bar:
+        yield bar

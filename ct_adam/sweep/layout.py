@@ -1,0 +1,174 @@
+"""What a sweep's store is: its groups, and by what it is known.
+
+`STORE/` holds the arrays of the coarse grid, `STORE/refined/1`, `2`, … those of finer levels. All
+metadata are written before the first tile, under another name: a store exists whole or not at all.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .provenance import PROGRAM, origin, versions
+from .store import writable_folder
+from .tiles import REFINED, Tiles, create_tiles
+
+if TYPE_CHECKING:
+    from .sweep import Sweep
+
+FORMAT = 1
+# A store of these is another's only in the digits that no user sees, not in its numbers.
+_INDIFFERENT = ("xarray", "zarr")
+
+
+def level_folder(store: Path, level: int) -> Path:
+    """The group of a level."""
+    return store / REFINED / str(level) if level else store
+
+
+def make_store(sweep: "Sweep", store: Path) -> None:
+    """Makes the store of a sweep, or checks that the one that is there is this sweep's.
+
+    **Raises:** `ValueError`, with the difference, for a store of something else; `OSError` where it
+    cannot be written.
+    """
+    description = sweep.description()
+    if not store.exists():
+        _create(sweep, description, store)
+    _check(store, description)
+    _check_writable(store)
+
+
+def root_attributes(store: Path) -> dict[str, Any]:
+    """The attributes of a store's root.
+
+    **Raises:** `ValueError` for a path that holds no store, or a damaged one.
+    """
+    try:
+        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+        return dict(attributes)
+    except FileNotFoundError:
+        raise ValueError(f"{store} is no store: name a folder that a sweep has written.") from None
+    except NotADirectoryError:
+        raise ValueError(f"{store} is a file, no store: name another.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{store / 'zarr.json'} cannot be read ({type(error).__name__}): it is damaged; bring "
+            "it back from a copy, or remove the store."
+        ) from None
+
+
+def is_sweep(attributes: dict[str, Any]) -> bool:
+    return attributes.get("program") == PROGRAM and "format" in attributes
+
+
+def _create(sweep: "Sweep", description: dict[str, Any], store: Path) -> None:
+    writable_folder(store.parent)
+    partial = store.with_name(f".{store.name}.{os.getpid()}")
+    template = sweep.template()
+    attributes = {
+        **origin(sweep.config),
+        **template.attrs,
+        "format": FORMAT,
+        "sweep": json.dumps(description),
+        "levels": len(sweep.levels),
+    }
+    try:
+        for k, level in enumerate(sweep.levels):
+            create_tiles(
+                level_folder(partial, k),
+                template,
+                level.coords(),
+                level.dims,
+                level.tiling,
+                attributes if k == 0 else {},
+            )
+        partial.rename(store)
+    except OSError as error:
+        if store.exists():
+            return  # another process was faster; what it made is checked as any
+        raise OSError(f"Cannot make {store} ({error.strerror}): name another folder.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check(store: Path, description: dict[str, Any]) -> None:
+    attributes = root_attributes(store)
+    if not is_sweep(attributes):
+        raise ValueError(f"{store} exists and holds no sweep: move it, or name another store.")
+    check_format(store, attributes)
+    there = json.loads(attributes["sweep"]) | {"version": json.loads(attributes["versions"])}
+    # By way of JSON: what differs in type alone (a tuple, a list) is the same.
+    here = json.loads(json.dumps(description)) | {"version": versions()}
+    differences = list(_differences(there, here))
+    if differences:
+        raise ValueError(
+            f"{store} holds another sweep: {'; '.join(differences)}. Name another store, or run "
+            "what this one was made with."
+        )
+
+
+def check_format(store: Path, attributes: dict[str, Any]) -> None:
+    """Raises a `ValueError` for a format of the future."""
+    if attributes["format"] > FORMAT:
+        raise ValueError(
+            f"{store} is of format {attributes['format']}, this ct-adam knows {FORMAT}: update it."
+        )
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
+    """What differs, in the user's words; the program only where nothing else explains it."""
+    flat = [_flat(x) for x in (there, here)]
+    names = [name for name in flat[0] | flat[1] if flat[0].get(name) != flat[1].get(name)]
+    plain = [name for name in names if name.partition(" ")[0] != "program"]
+    for name in plain:
+        if name.removeprefix("version ") in _INDIFFERENT:
+            continue
+        yield f"{name} is {_shown(flat[0], name)} there and {_shown(flat[1], name)} here"
+    if names and not plain:
+        yield "its program differs (make, loss, data, params or save)"
+
+
+def _flat(description: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for name, value in description.items():
+        if isinstance(value, dict):
+            prefix = "" if name == "config" else f"{name} "
+            flat |= {f"{prefix}{inner}".strip(): x for inner, x in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _shown(flat: dict[str, Any], name: str) -> str:
+    return str(flat[name]) if name in flat else "not set"
+
+
+def _check_writable(store: Path) -> None:
+    probe = store / "status" / f".{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {store} ({error.strerror}): make it writable, or copy it elsewhere."
+        ) from None
+
+
+def level_tiles(store: Path, level: int) -> Tiles:
+    """A level's tiles.
+
+    **Raises:** `ValueError` where its metadata are damaged.
+    """
+    folder = level_folder(store, level)
+    try:
+        return Tiles(folder)
+    except OSError as error:
+        raise OSError(f"Cannot read {folder} ({error.strerror}): bring it back.") from None
+    except Exception as error:
+        raise ValueError(
+            f"The metadata in {folder} are damaged ({type(error).__name__}): bring them back from a "
+            "copy, or remove the store."
+        ) from None

@@ -1,0 +1,184 @@
+"""Refinement: only tiles that the measured boundary crosses are cut finer.
+
+Level 0 is the grid of a coarse map. A tile of level k + 1 has the shape of one of level k and covers
+a quarter of its area; it is computed where the class of the parent cells under it, or of their
+neighbours, is not everywhere the same. What is smaller than a cell of level 0 is not found.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .grid import Grid, Tiling
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True)
+class Refine:
+    """Follow the boundary {variable = threshold} to a resolution.
+
+    - `resolution`: largest width of a cell of the second of `dims` that the boundary crosses.
+    - `variable`: one of the sweep's metrics. A lane is beyond the boundary where it is above the
+        `threshold`, or no number (it broke down on the way).
+    - `threshold`: by default 1/steps for `update_slope`, the criterion of EQUATIONS §2.
+    - `dims`: the two axes that are refined; `ct.axes.cells` both.
+    - `tile`: cells a side of a tile, even.
+    """
+
+    resolution: float = 2.0**-10
+    variable: str = "update_slope"
+    threshold: float | None = None
+    dims: tuple[str, str] = ("b1", "b2")
+    tile: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.resolution > 0:
+            raise ValueError(f"resolution = {self.resolution} must be positive.")
+        if self.tile < 2 or self.tile % 2:
+            raise ValueError(f"tile = {self.tile} cells a side must be even to be cut in two.")
+        if self.threshold is None and self.variable != "update_slope":
+            raise ValueError(f"threshold: say where the boundary of {self.variable} lies.")
+
+    def threshold_of(self, steps: int) -> float:
+        return 1 / steps if self.threshold is None else self.threshold
+
+    def grids(self, grid: Grid) -> list[Grid]:
+        """The grid of every level, the coarse one first."""
+        for dim in self.dims:
+            if dim not in grid.axes:
+                raise ValueError(f"refine: the grid has no axis {dim!r}: it has {grid.dims}.")
+            if len(grid.axes[dim]) % self.tile:
+                count = len(grid.axes[dim])
+                raise ValueError(f"refine: {count} cells of {dim} are no multiple of {self.tile}.")
+        levels = [grid]
+        while True:
+            finer = levels[-1].finer(self.dims)  # also says so if an axis has no cells
+            # A resolution of 0.1 is met by a cell that rounding made 0.1 (1 + 1e-16) wide.
+            if levels[-1].axes[self.dims[1]].width <= self.resolution * (1 + 1e-9):
+                return levels
+            levels.append(finer)
+
+    def tile_of(self, grid: Grid) -> tuple[int, ...]:
+        """Squares over both axes, whole in all others."""
+        return tuple(
+            self.tile if dim in self.dims else length
+            for dim, length in zip(grid.dims, grid.shape, strict=True)
+        )
+
+
+def beyond(values: np.ndarray, threshold: float) -> np.ndarray:
+    """Where a lane is beyond the boundary; NaN counts as beyond."""
+    return ~(values <= threshold)
+
+
+def doubled(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Every cell as the two by two that it is cut into."""
+    for axis in axes:
+        values = np.repeat(values, 2, axis)
+    return values
+
+
+def crossed(classes: np.ndarray, axes: tuple[int, ...], tiling: Tiling) -> list[int]:
+    """The tiles of the next level that the boundary crosses.
+
+    - `classes`: of the cells of this level. `axes`: the two that are refined. `tiling`: of the
+        next level.
+    """
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    # A cell and its neighbours: a boundary between two tiles must find both.
+    size = [3 if axis in axes else 1 for axis in range(classes.ndim)]
+    number = classes.astype(np.uint8)
+    mixed = maximum_filter(number, size, mode="nearest") != minimum_filter(
+        number, size, mode="nearest"
+    )
+    starts = [
+        np.arange(0, length, tile // 2 if axis in axes else tile)
+        for axis, (length, tile) in enumerate(zip(classes.shape, tiling.tile, strict=True))
+    ]
+    for axis, at in enumerate(starts):
+        mixed = np.logical_or.reduceat(mixed, at, axis=axis)
+    return np.flatnonzero(mixed.ravel()).tolist()
+
+
+def boundary(
+    dataset: "xarray.Dataset",
+    variable: str = "update_slope",
+    threshold: float | None = None,
+    along: str = "b2",
+) -> "xarray.Dataset":
+    """Where `variable` crosses `threshold` along a dimension, and how far that varies by seed.
+
+    Where it crosses several times, the highest crossing counts.
+
+    **Arguments:**
+
+    - `dataset`: a sweep, as `ct.open` gives it. `variable`, `threshold`: as in `ct.Refine`.
+    - `along`: the dimension, in rising order.
+
+    **Returns:** a dataset over the other dimensions: `boundary`, midway between two neighbours of
+    different class, NaN where there are none; `uncertainty`, half their distance; `crossings`. With
+    a dimension `seed` also `mean` and `spread` (standard deviation, n − 1) over the seeds.
+
+    **Raises:** `ValueError` for a name that the dataset does not have.
+    """
+    import xarray
+
+    for name, known in ((variable, dataset.data_vars), (along, dataset.dims)):
+        if name not in known:
+            raise ValueError(f"{name!r} is not in this dataset: choose among {sorted(known)}.")  # pyright: ignore[reportArgumentType]
+    threshold = 1 / dataset.attrs["steps"] if threshold is None else threshold
+    values = dataset[variable].transpose(..., along)
+    rows = values.dims[:-1]
+    at = dataset[along].values
+    classes = beyond(values.values, threshold)
+    changes = classes[..., 1:] != classes[..., :-1]
+    last = changes.shape[-1] - 1 - np.argmax(changes[..., ::-1], axis=-1)
+    some = changes.any(axis=-1)
+    middle, half = (at[1:] + at[:-1]) / 2, np.abs(np.diff(at)) / 2
+    label = {"units": "1"}
+    found = xarray.Dataset(
+        {
+            "boundary": (rows, np.where(some, middle[last], np.nan), label),
+            "uncertainty": (rows, np.where(some, half[last], np.nan), label),
+            "crossings": (rows, changes.sum(axis=-1)),
+        },
+        coords={k: c for k, c in dataset.coords.items() if along not in c.dims},
+        attrs={"variable": variable, "threshold": threshold, "along": along},
+    )
+    if "seed" in found.dims:
+        found["mean"] = found.boundary.mean("seed")
+        found["spread"] = found.boundary.std("seed", ddof=1)
+    return found
+
+
+def flattened(
+    levels: list["xarray.Dataset"], computed: list[np.ndarray], axes: tuple[int, ...]
+) -> "xarray.Dataset":
+    """All levels as one dataset on the finest grid: a cell has the numbers of the finest level at
+    which it was computed, and `level` says which.
+
+    - `computed`: by level, which cells; its dimensions are the grid's, the first of a variable's.
+    """
+    import xarray
+
+    merged = {name: variable.values for name, variable in levels[0].data_vars.items()}
+    level = np.zeros(computed[0].shape, np.int8)
+    for k, (finer, mask) in enumerate(zip(levels[1:], computed[1:], strict=True), 1):
+        level = np.where(mask, k, doubled(level, axes))
+        for name, coarse in merged.items():
+            values = finer[name].values
+            wide = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+            merged[name] = np.where(wide, values, doubled(coarse, axes))
+    last = levels[-1]
+    dims = next(iter(last.data_vars.values())).dims[: level.ndim]
+    variables = {
+        name: (last[name].dims, values, last[name].attrs) for name, values in merged.items()
+    }
+    label = {"long_name": "level of refinement at which the cell was computed"}
+    return xarray.Dataset(
+        {**variables, "level": (dims, level, label)}, coords=last.coords, attrs=levels[0].attrs
+    )

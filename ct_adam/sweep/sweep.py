@@ -1,0 +1,225 @@
+"""`ct.Sweep`: an ensemble over a grid, kept on disk tile by tile."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from ..ensemble.prepared import Prepared, prepared
+from ..problems import AbstractProblem
+from ..problems.base import Loss
+from ..simulate.trajectory import Save
+from .grid import Grid, Tiling, slabs
+from .refine import Refine
+
+if TYPE_CHECKING:
+    import xarray
+
+METRICS = ("max_update", "update_slope", "final_loss", "outcome", "evaluations")
+Make = Callable[..., Any]
+_TILE = {"fused": 2**14, "cohort": 2**6, "reference": 2**6}
+_TILE_GPU = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """`ct.ensemble` over all points of a grid, into a store that survives a kill.
+
+    **Arguments:**
+
+    - `make`: as in `ct.ensemble`, of the grid's columns; or several by name, which become a first
+        dimension `method`.
+    - `loss`, `params`, `steps`, `engine`, `rtol`, `atol`, `max_solver_steps`, `warm_steps`, `save`,
+        `metrics`: as in `ct.ensemble`; `final_params` is left out unless asked for.
+    - `grid`: a `ct.Grid`.
+    - `tile`: lanes a tile, the unit of work and of loss; by default 16384 of a fused kernel, 64 of
+        the other engines.
+    - `refine`: a `ct.Refine`, to follow a boundary.
+    - `config`: what the store should say of itself beyond that, of JSON's types.
+
+    **Raises:** `ValueError` for bad input, before anything runs.
+
+    !!! example
+        >>> import ct_adam as ct, jax.numpy as jnp, tempfile
+        >>> sweep = ct.Sweep(
+        ...     lambda b1, b2: ct.k_adam(1e-2, b1, b2), lambda x: jnp.sum(x**2), jnp.ones(2), 20,
+        ...     ct.Grid(b1=[0.5, 0.9], b2=ct.axes.linear(0.9, 0.99, 4)),
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = sweep.run(f"{folder}/map.zarr")
+        ...     table.final_loss.sel(b1=0.9).shape
+        (4,)
+    """
+
+    make: Make | Mapping[str, Make]
+    loss: Loss | AbstractProblem | None
+    params: PyTree
+    steps: int
+    grid: Grid
+    engine: str = field(default="auto", kw_only=True)
+    rtol: float = field(default=1e-6, kw_only=True)
+    atol: float = field(default=1e-9, kw_only=True)
+    max_solver_steps: int | None = field(default=None, kw_only=True)
+    warm_steps: int = field(default=0, kw_only=True)
+    save: Save | None = field(default=None, kw_only=True)
+    metrics: tuple[str, ...] = field(default=METRICS, kw_only=True)
+    tile: int | None = field(default=None, kw_only=True)
+    refine: Refine | None = field(default=None, kw_only=True)
+    config: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 1:
+            raise ValueError(f"tile = {self.tile} lanes must be at least 1.")
+        if self.refine is not None:
+            self.refine.grids(self.grid)
+            if self.refine.variable not in self.metrics:
+                raise ValueError(
+                    f"refine: {self.refine.variable!r} is not among the metrics {self.metrics}."
+                )
+        if isinstance(self.make, Mapping) and not self.make:
+            raise ValueError("make names no method: give one at least.")
+        for prepared in self.ensembles.values():
+            prepared.check(self.grid.every_value())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is derived: a worker makes its own."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @cached_property
+    def ensembles(self) -> dict[str, Prepared]:
+        """What the lanes of each method run; one without a name where `make` is no mapping."""
+        makes = self.make if isinstance(self.make, Mapping) else {"": self.make}
+        return {
+            name: prepared(
+                make,
+                self.loss,
+                self.params,
+                self.steps,
+                engine=self.engine,
+                rtol=self.rtol,
+                atol=self.atol,
+                max_solver_steps=self.max_solver_steps,
+                warm_steps=self.warm_steps,
+                save=self.save,
+                metrics=self.metrics,
+                expected=self.grid.size,
+            )
+            for name, make in makes.items()
+        }
+
+    @property
+    def methods(self) -> tuple[str, ...] | None:
+        """The names along the dimension `method`; None where there is none."""
+        return tuple(self.make) if isinstance(self.make, Mapping) else None
+
+    @cached_property
+    def engines(self) -> dict[str, str]:
+        """The engine of each method; makes them."""
+        lanes = self.grid.lanes(np.zeros(1, int))
+        return {name: ensemble.engine_for(lanes) for name, ensemble in self.ensembles.items()}
+
+    @cached_property
+    def levels(self) -> list["Level"]:
+        """The grids to compute: one, or those of the refinement."""
+        if self.refine is None:
+            tile = slabs(self.grid.shape, self._tile_lanes())
+            return [self._level(self.grid, tile)]
+        return [self._level(g, self.refine.tile_of(g)) for g in self.refine.grids(self.grid)]
+
+    def template(self) -> "xarray.Dataset":
+        """A table of one lane, for its variables and labels."""
+        lanes = self.grid.lanes(np.zeros(1, int))
+        found = [ensemble.template(lanes) for ensemble in self.ensembles.values()]
+        return found[0]
+
+    def description(self) -> dict[str, Any]:
+        """What makes this sweep another than the next one: of JSON's types, by name."""
+        lanes = self.grid.lanes(np.zeros(1, int))
+        refine = None if self.refine is None else vars(self.refine) | {"dims": [*self.refine.dims]}
+        return {
+            **{f"axis {dim}": word for dim, word in self.grid.words().items()},
+            "methods": None if self.methods is None else [*self.methods],
+            "steps": self.steps,
+            "warm_steps": self.warm_steps,
+            "rtol": float(self.rtol),
+            "atol": repr(float(self.atol)),
+            "max_solver_steps": self.max_solver_steps,
+            "metrics": [*self.metrics],
+            "tile": [*self.levels[0].tiling.tile],
+            "refine": refine,
+            "engine": self.engines,
+            "device": jax.devices()[0].device_kind,
+            "float64": bool(jax.config.jax_enable_x64),
+            "config": dict(self.config),
+            "program": {name: e.fingerprint(lanes) for name, e in self.ensembles.items()},
+        }
+
+    def compute(self, level: int, tile: int) -> dict[str, np.ndarray]:
+        """A tile's numbers, by variable. Tiles are padded alike: all share one program."""
+        tiling = self.levels[level].tiling
+        points = tiling.points(tile)
+        name, lanes = self.levels[level].lanes(points.ravel())
+        pad = (0, tiling.lanes - points.size)
+        full = {column: np.pad(values, pad, "edge") for column, values in lanes.items()}
+        table = self.ensembles[name].table(full)
+        return {
+            str(name): v.values[: points.size].reshape(*points.shape, *v.shape[1:])
+            for name, v in table.data_vars.items()
+        }
+
+    def run(self, store: str | Path, **options: Any) -> "xarray.Dataset":
+        """Computes what the store lacks, and opens it; see `ct_adam.sweep.execute`."""
+        from .execute import execute
+        from .opened import open_store
+
+        execute(self, Path(store), **options)
+        return open_store(store)
+
+    def _tile_lanes(self) -> int:
+        if self.tile is not None:
+            return self.tile
+        if jax.default_backend() == "gpu":
+            return _TILE_GPU
+        return min(_TILE[engine] for engine in self.engines.values())
+
+    def _level(self, grid: Grid, tile: tuple[int, ...]) -> "Level":
+        return Level(grid, tile, self.methods)
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """A grid of lanes, tiled; methods are a further axis in front."""
+
+    grid: Grid
+    tile: tuple[int, ...]
+    methods: tuple[str, ...] | None
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        return self.grid.dims if self.methods is None else ("method", *self.grid.dims)
+
+    @property
+    def tiling(self) -> Tiling:
+        if self.methods is None:
+            return Tiling(self.grid.shape, self.tile)
+        return Tiling((len(self.methods), *self.grid.shape), (1, *self.tile))
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.tiling.shape)
+
+    def lanes(self, points: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
+        """The method, and the lanes, at points of one method."""
+        lanes = self.grid.lanes(points % self.grid.size)
+        method = "" if self.methods is None else self.methods[int(points[0]) // self.grid.size]
+        return method, lanes
+
+    def coords(self) -> dict[str, Any]:
+        method = {} if self.methods is None else {"method": ("method", np.array(self.methods), {})}
+        return method | self.grid.coords()

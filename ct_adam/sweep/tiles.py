@@ -1,0 +1,206 @@
+"""The tiles of a sweep on disk: zarr v3, a chunk a tile, `status` written last.
+
+Every chunk ends with its checksum, so that a damaged tile is known as such, and is computed anew.
+The files are read for that directly: a store of 10⁴ tiles is looked through in seconds.
+"""
+
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .grid import Tiling
+
+if TYPE_CHECKING:
+    import xarray
+
+STATUS = "status"
+REFINED = "refined"
+DONE = 1
+
+
+class Tiles:
+    """One group of a store, opened to read or to write tiles.
+
+    Two processes may write, each its own tiles. Metadata were written when it was made.
+    """
+
+    def __init__(self, folder: Path):
+        import zarr
+
+        self.folder = folder
+        # Also chunks of nothing but the fill value (a stream's loss is NaN): a tile's files are all
+        # there, or it is damaged.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            group = zarr.open_group(folder, mode="r+", zarr_format=3)
+            arrays = dict(group.arrays())
+        self._arrays = {n: array for n, array in arrays.items() if array.attrs.get("tiled", False)}
+        shape = [array.shape for array in self._arrays.values()][0]
+        chunks = [array.chunks for array in self._arrays.values()][0]
+        n = len(arrays[STATUS].shape)
+        self.tiling = Tiling(tuple(shape[:n]), tuple(chunks[:n]))
+        self._status: Any = arrays[STATUS]
+
+    @property
+    def claims_file(self) -> Path:
+        return self.folder / STATUS / "claims.lock"
+
+    def write(self, tile: int, values: Mapping[str, np.ndarray]) -> None:
+        """Writes a tile, then that it is done."""
+        place = self.tiling.place(tile)
+        for name, array in self._arrays.items():
+            further = (0,) * (len(array.shape) - len(place))
+            array.set_block_selection((*place, *further), values[name])
+        self._status.set_block_selection(place, np.uint8(DONE))
+
+    def read(self, name: str, tile: int) -> np.ndarray:
+        """A tile of one variable."""
+        return self._arrays[name][self.tiling.block(tile)]
+
+    def forget(self, tile: int) -> None:
+        """Takes back that a tile is done."""
+        self._path(STATUS, tile).unlink(missing_ok=True)
+
+    def log(self, tile: int, seconds: float) -> None:
+        """Adds to this process's journal: a line a tile, with the time that it took."""
+        folder = self.folder / STATUS / "journal"
+        folder.mkdir(exist_ok=True)
+        line = json.dumps({"tile": tile, "seconds": round(seconds, 4)})
+        with (folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def seconds(self) -> float:
+        """Time spent on tiles, as far as the journals tell."""
+        total = 0.0
+        for file in (self.folder / STATUS / "journal").glob("*.jsonl"):
+            for line in file.read_text().splitlines():
+                try:
+                    total += json.loads(line)["seconds"]
+                except (ValueError, KeyError, TypeError):  # cut by a kill
+                    continue
+        return total
+
+    def done_tiles(self) -> list[int]:
+        """All that are done, by their status alone."""
+        return [tile for tile in range(len(self.tiling)) if self.done(tile)]
+
+    def done(self, tile: int) -> bool:
+        """Whether its status says so; False also where the status is damaged."""
+        return _checked(self._path(STATUS, tile)) == bytes([DONE])
+
+    def state(self, tile: int) -> str:
+        """`"done"`, `"missing"`, or `"damaged"`: a status, or a chunk, whose checksum is wrong."""
+        status = self._path(STATUS, tile)
+        if not status.exists():
+            return "missing"
+        chunks = (self._path(name, tile) for name in self._arrays)
+        fine = self.done(tile) and all(_checked(path) is not None for path in chunks)
+        return "done" if fine else "damaged"
+
+    def states(self, tiles: Iterable[int]) -> dict[int, str]:
+        """The state of each, every byte read."""
+        tiles = list(tiles)
+        with ThreadPoolExecutor(8) as pool:
+            return dict(zip(tiles, pool.map(self.state, tiles, chunksize=64), strict=True))
+
+    def sweep_up(self) -> None:
+        """Removes what a killed process had begun to write; only while no other writes."""
+        for name in (*self._arrays, STATUS):
+            for path in (self.folder / name).rglob("*.partial"):
+                path.unlink(missing_ok=True)
+
+    def _path(self, name: str, tile: int) -> Path:
+        array = self._status if name == STATUS else self._arrays[name]
+        place = self.tiling.place(tile)
+        further = (0,) * (len(array.shape) - len(place))
+        return self.folder / name / array.metadata.encode_chunk_key((*place, *further))
+
+
+def _checked(path: Path) -> bytes | None:
+    """A chunk without its checksum; None if it is missing or damaged."""
+    import google_crc32c
+
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    body, checksum = content[:-4], content[-4:]
+    return body if checksum == google_crc32c.value(body).to_bytes(4, "little") else None
+
+
+def create_tiles(
+    folder: Path,
+    template: "xarray.Dataset",
+    coords: Mapping[str, tuple[str, np.ndarray, dict[str, str]]],
+    dims: tuple[str, ...],
+    tiling: Tiling,
+    attrs: Mapping[str, Any],
+) -> None:
+    """Writes a group's metadata and coordinates: every file that is not a tile's.
+
+    `template`: a table over `lane`, whose variables get the grid's dimensions in its place.
+    """
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    if folder.parent.name == REFINED and not folder.parent.exists():
+        zarr.create_group(folder.parent, zarr_format=3)
+    group = zarr.create_group(folder, zarr_format=3, attributes=dict(attrs))
+    for name, (dim, values, label) in coords.items():
+        group.create_array(
+            name, data=values, chunks=values.shape, dimension_names=(dim,), attributes=dict(label)
+        )
+    if "parameter" in template.coords:
+        _write_names(group, "parameter", template["parameter"].values)
+    for name, variable in template.data_vars.items():
+        further = variable.shape[1:]
+        group.create_array(
+            str(name),
+            shape=(*tiling.shape, *further),
+            chunks=(*tiling.tile, *further),
+            dtype=variable.dtype,
+            fill_value=_nothing(variable.dtype),
+            dimension_names=(*dims, *map(str, variable.dims[1:])),
+            attributes={**_plain(variable.attrs), "tiled": True},
+            # The checksum last: it is that of the bytes on disk.
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        )
+    group.create_array(
+        STATUS,
+        shape=tiling.counts,
+        chunks=(1,) * len(dims),
+        dtype="uint8",
+        fill_value=0,
+        dimension_names=tuple(f"{dim}_tile" for dim in dims),
+        attributes={"flag_values": [0, DONE], "flag_meanings": "missing done"},
+        compressors=[Crc32cCodec()],
+    )
+    (folder / STATUS / "claims.lock").touch()
+
+
+def _write_names(group: Any, name: str, values: np.ndarray) -> None:
+    with warnings.catch_warnings():
+        # zarr warns that strings are not yet in its specification.
+        warnings.simplefilter("ignore")
+        array = group.create_array(
+            name, shape=values.shape, dtype=str, chunks=values.shape, dimension_names=(name,)
+        )
+        array[:] = values.astype(object)
+
+
+def _nothing(dtype: np.dtype) -> Any:
+    """What stands where no tile is yet."""
+    return {"f": np.nan, "i": -1}.get(dtype.kind, 0)
+
+
+def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        str(name): value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in attrs.items()
+    }
