@@ -14,23 +14,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     jax.config.update("jax_enable_x64", True)  # theory wants float64
     from ..caches import keep_compilations
     from ..simulate import RunError
+    from . import sweep
     from .compare import compare
     from .region import region
 
     keep_compilations()
-    app = tyro.extras.SubcommandApp()
-    app.command(region)
-    app.command(compare)
-    app.command(version)
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        app.cli(prog="ct-adam", args=sys.argv[1:] if argv is None else argv)
+        app = tyro.extras.SubcommandApp()
+        app.command(region)
+        app.command(compare)
+        app.command(sweep.command(words if words[:1] == ["sweep"] else []))
+        app.command(version)
+        app.cli(prog="ct-adam", args=words)
     except (ValueError, RunError, OSError) as error:
         if os.environ.get("CT_ADAM_TRACEBACK"):
             raise
         print(f"ct-adam: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("ct-adam: stopped; no file was changed.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"ct-adam: {str(stopped) or 'stopped; no file was changed.'}", file=sys.stderr)
         return 130
     return 0
 

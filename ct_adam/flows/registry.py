@@ -147,6 +147,11 @@ FLOWS: dict[str, PublishedFlow] = {
 _PATTERN = re.compile(r"interpolating-(auto|[1-9]\d*)(?:x([1-9]\d*))?")
 
 
+def is_flow(name: str) -> bool:
+    """Whether a model has this name."""
+    return name in FLOWS or _PATTERN.fullmatch(name) is not None
+
+
 def published(name: str) -> PublishedFlow:
     """The record of a model: of `FLOWS`, or `interpolating-P`, `-PxQ`, `-auto`.
 

@@ -39,7 +39,7 @@ class Grid:
         owner: dict[str, str] = {}
         for dim, given in axes.items():
             axis = given if isinstance(given, Axis) else explicit(np.atleast_1d(given))
-            for column in _named(dim, axis):
+            for column in named(dim, axis):
                 if column in owner or (column != dim and column in axes):
                     other = owner.get(column, column)
                     raise ValueError(f"{column} is set by the axes {other} and {dim}: drop one.")
@@ -61,7 +61,7 @@ class Grid:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of a lane's numbers."""
-        return tuple(name for dim, axis in self.axes.items() for name in _named(dim, axis))
+        return tuple(name for dim, axis in self.axes.items() for name in named(dim, axis))
 
     def lanes(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """The columns at points given by their place in row-major order."""
@@ -69,7 +69,7 @@ class Grid:
         return {
             name: values[place]
             for (dim, axis), place in zip(self.axes.items(), places, strict=True)
-            for name, values in _named(dim, axis).items()
+            for name, values in named(dim, axis).items()
         }
 
     def every_value(self) -> dict[str, np.ndarray]:
@@ -83,7 +83,7 @@ class Grid:
         return {
             name: (dim, values, _label(name))
             for dim, axis in self.axes.items()
-            for name, values in _named(dim, axis).items()
+            for name, values in named(dim, axis).items()
         }
 
     def words(self) -> dict[str, str]:
@@ -146,7 +146,8 @@ def slabs(shape: tuple[int, ...], lanes: int) -> tuple[int, ...]:
     return tuple(reversed(tile))
 
 
-def _named(dim: str, axis: Axis) -> dict[str, np.ndarray]:
+def named(dim: str, axis: Axis) -> dict[str, np.ndarray]:
+    """The columns of the axis along `dim`."""
     return {name if name != OWN else dim: values for name, values in axis.columns.items()}
 
 

@@ -27,7 +27,7 @@ from ..problems.registry import problem_named
 PANELS = ("worst_case", "vanishing", "quadratic", "network")
 # A stream's updates do not depend on its scale (eps = 0); this one, a power of two so that not
 # even rounding does, keeps g² and v in floating-point range over 1000 steps.
-_STREAM_SCALE = 2.0**498
+STREAM_SCALE = 2.0**498
 
 
 @dataclass(frozen=True)
@@ -134,18 +134,24 @@ def _stream_panel(
     )
 
 
+def scaled_worst_case(b1: Any, b2: Any, steps: int, rates: Rates | None) -> GradientStream:
+    """The worst case of a flow with these rates, of the optimizer for None."""
+    kind = "discrete" if rates is None else "held"
+    worst = worst_case_stream(b1, b2, steps, kind, rates or "log")
+    return GradientStream(worst.gradients * STREAM_SCALE)
+
+
 def _worst_case(config: RegionConfig) -> Panel:
     def stream(side: str, b1: Any, b2: Any) -> AbstractProblem:
-        kind = "held" if side == "flow" else "discrete"
-        worst = worst_case_stream(b1, b2, config.stream_steps + 1, kind, config.rates)
-        return GradientStream(worst.gradients * _STREAM_SCALE)
+        rates = config.rates if side == "flow" else None
+        return scaled_worst_case(b1, b2, config.stream_steps + 1, rates)
 
     return _stream_panel("worst-case stream, eps = 0", config, stream)
 
 
 def _vanishing(config: RegionConfig) -> Panel:
     steps = config.stream_steps
-    shared = vanishing_stream(steps + 1, steps // 2, _STREAM_SCALE)
+    shared = vanishing_stream(steps + 1, steps // 2, STREAM_SCALE)
     return _stream_panel("vanishing stream, eps = 0", config, lambda side, b1, b2: shared)
 
 

@@ -1,0 +1,104 @@
+"""A sweep in words and numbers."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .pilot import duration
+from .refine import boundary
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def summary(dataset: "xarray.Dataset") -> dict[str, Any]:
+    """Of JSON's types: what was swept, how the lanes ended, and each metric's range.
+
+    `boundary` of a refined sweep: its range, the resolution reached and the largest spread over
+    seeds.
+    """
+    names = dataset.outcome.attrs["flag_meanings"].split() if "outcome" in dataset else []
+    methods = dataset.method.values.tolist() if "method" in dataset.dims else [""]
+    found: dict[str, Any] = {
+        "config": json.loads(dataset.attrs["config"]),
+        "dims": {str(dim): length for dim, length in dataset.sizes.items()},
+        "tiles": dataset.attrs["tiles"],
+        "tiles_done": dataset.attrs["tiles_done"],
+        "tile_seconds": dataset.attrs["tile_seconds"],
+        "methods": {},
+    }
+    for method in methods:
+        part = dataset.sel(method=method) if method else dataset
+        row: dict[str, Any] = {}
+        if names:
+            codes, counts = np.unique(part.outcome.values, return_counts=True)
+            row["outcomes"] = {
+                names[code] if code >= 0 else "not done": int(count)
+                for code, count in zip(codes, counts, strict=True)
+            }
+        for name, variable in part.data_vars.items():
+            if variable.dtype.kind == "f" and name != "final_params":
+                row[str(name)] = _range(variable.values)
+        found["methods"][method or "all"] = row
+    refine = json.loads(dataset.attrs["sweep"])["refine"]
+    if refine:
+        edge = boundary(dataset, refine["variable"], refine["threshold"], refine["dims"][1])
+        found["boundary"] = _edge(edge)
+    return found
+
+
+def _range(values: np.ndarray) -> dict[str, float] | None:
+    """Smallest, middle and largest of the finite ones."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return None
+    return {
+        "min": float(finite.min()),
+        "median": float(np.median(finite)),
+        "max": float(finite.max()),
+    }
+
+
+def _edge(edge: "xarray.Dataset") -> dict[str, Any]:
+    found = {
+        "found": float(np.isfinite(edge.boundary.values).mean()),
+        **(_range(edge.boundary.values) or {}),
+        "uncertainty": (_range(edge.uncertainty.values) or {}).get("max"),
+    }
+    if "spread" in edge:
+        found["spread"] = _range(edge.spread.values)
+    return found
+
+
+def describe_sweep(dataset: "xarray.Dataset") -> str:
+    """The summary as plain text."""
+    found = summary(dataset)
+    shape = " × ".join(f"{length} {dim}" for dim, length in found["dims"].items())
+    lines = [f"{shape}; {duration(found['tile_seconds'])} of work"]
+    for method, row in found["methods"].items():
+        lines.append(f"{method}:")
+        if "outcomes" in row:
+            counts = ", ".join(f"{count} {name}" for name, count in row["outcomes"].items())
+            lines.append(f"  {'outcome':<14}{counts}")
+        for name, span in row.items():
+            if name != "outcomes" and span is not None:
+                lines.append(
+                    f"  {name:<14}{span['min']:.4g} … {span['max']:.4g}, median "
+                    f"{span['median']:.4g}"
+                )
+    if "boundary" in found:
+        lines.append(_edge_line(found["boundary"]))
+    return "\n".join(lines)
+
+
+def _edge_line(edge: dict[str, Any]) -> str:
+    if not edge["found"]:
+        return "boundary: none was crossed"
+    line = (
+        f"boundary: {edge['min']:.4f} … {edge['max']:.4f}, in {edge['found']:.0%} of the columns, "
+        f"each to ±{edge['uncertainty']:.2g}"
+    )
+    if edge.get("spread"):
+        line += f"; spread over seeds at most {edge['spread']['max']:.2g}"
+    return line
