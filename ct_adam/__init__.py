@@ -32,6 +32,6 @@ from .sweep import Refine as Refine
 from .sweep import Sweep as Sweep
 from .sweep import axes as axes
 from .sweep import boundary as boundary
-from .sweep import open_store as open
+from .sweep import open as open
 
 __version__ = "0.1.0"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..sweep import opened
 from ..sweep.configured import SweepConfig, config_from, read_config, sweep_of
 from ..sweep.layout import is_sweep, root_attributes
-from ..sweep.opened import open_store
 from ..sweep.pilot import describe_estimate, estimate
 from ..sweep.report import describe_sweep, summary
 
@@ -96,7 +96,7 @@ def _note(sentence: str) -> None:
 
 def _stopped(store: Path) -> str:
     try:
-        attributes = open_store(store, check=False).attrs
+        attributes = opened.open(store, check=False).attrs
     except (ValueError, OSError):
         return "stopped before the first tile."
     kept = f"{attributes['tiles_done']} of {attributes['tiles']} tiles are kept in {store}"

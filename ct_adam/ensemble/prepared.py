@@ -15,7 +15,6 @@ from ..problems import AbstractProblem, as_params, working_dtype
 from ..problems.base import Loss
 from ..simulate.cost import solver_budget
 from ..simulate.trajectory import Save, check_steps, check_tolerances
-from .cohort import whole_lane
 from .compiled import ENGINES, Compiled, compiled
 from .program import Program
 from .reference import LaneResult, Settings
@@ -65,7 +64,8 @@ class Prepared(NamedTuple):
 
         def run(arrays: PyTree) -> PyTree:
             program = eqx.combine(arrays, static)
-            return jax.vmap(lambda lane: whole_lane(program, lane))(columns)
+            # A lane of no step at all: its output has the same shapes.
+            return jax.vmap(lambda lane: program.output(lane, *program.init(lane)))(columns)
 
         arrays, static = eqx.partition(self.program, eqx.is_array)
         shapes = jax.eval_shape(run, arrays)

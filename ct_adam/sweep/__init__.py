@@ -5,7 +5,7 @@ from .following import FollowConfig as FollowConfig
 from .following import describe_following as describe_following
 from .following import follow as follow
 from .grid import Grid as Grid
-from .opened import open_store as open_store
+from .opened import open as open
 from .panels import PANELS as PANELS
 from .panels import SIZES as SIZES
 from .panels import RegionConfig as RegionConfig

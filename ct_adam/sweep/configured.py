@@ -188,7 +188,9 @@ def _axes(config: SweepConfig) -> dict[str, Axis]:
         return axes
     curve = parse(config.curve)
     if set(curve.columns) != {"b1", "b2"}:
-        raise ValueError(f"curve = {config.curve!r}: give normal:B1:B2:NUM or level:C:LOW:HIGH:NUM.")
+        raise ValueError(
+            f"curve = {config.curve!r}: give normal:B1:B2:NUM or level:C:LOW:HIGH:NUM."
+        )
     return {"curve": curve} | {name: a for name, a in axes.items() if name not in ("b1", "b2")}
 
 
@@ -208,9 +210,7 @@ def _make(
     return make
 
 
-def _stream_lane(
-    config: SweepConfig, name: str, fixed: Mapping[str, Any]
-) -> Callable[..., Case]:
+def _stream_lane(config: SweepConfig, name: str, fixed: Mapping[str, Any]) -> Callable[..., Case]:
     """The update does not feel eps or the learning rate; nor does the stream's scale matter."""
     seen = config.warm_steps + config.steps + 1
     vanishing = vanishing_stream(seen, seen // 2, STREAM_SCALE)
@@ -220,8 +220,9 @@ def _stream_lane(
         del values["seed"]
         stream = vanishing
         if config.problem == "worst_case":
+            rates: Any = None if name == "adamw" else name
             b1, b2 = values["b1"], values["b2"]
-            stream = scaled_worst_case(b1, b2, seen, None if name == "adamw" else name)
+            stream = scaled_worst_case(b1, b2, seen, rates)
         return Case(_method(config, name, values), stream)
 
     return make

@@ -17,7 +17,6 @@ import jax
 
 from ..caches import keep_compilations
 from ..ensemble.cores import CORES, cpus
-from .claims import Claims
 from .execute import PAUSE, Runner, compute_tile
 from .layout import level_tiles
 
@@ -48,7 +47,7 @@ def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=None,  # pyright: ignore[reportArgumentType]
             silence_logs=50,
             env={CORES: str(share)},
         )
@@ -87,9 +86,7 @@ def _packed(sweep: "Sweep") -> _Parcel:
     )
 
 
-def _run(
-    client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int]
-) -> Iterator[int]:
+def _run(client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
     """Keeps the workers' queues filled; tiles that another process has taken come again later."""
     from dask.distributed import KilledWorker, as_completed
 
@@ -136,9 +133,7 @@ def _task(parcel: _Parcel, store: str, level: int, tile: int) -> bool:
         raise OSError(
             f"A worker does not see {store}: give all workers the folder under the same name."
         )
-    tiles = level_tiles(Path(store), level)
-    with Claims(tiles.claims_file) as claims:
-        return compute_tile(_unpacked(parcel), tiles, claims, level, tile)
+    return compute_tile(_unpacked(parcel), level_tiles(Path(store), level), level, tile)
 
 
 def _unpacked(parcel: _Parcel) -> "Sweep":

@@ -4,9 +4,10 @@ import errno
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -66,13 +67,12 @@ def execute(
             wanted = list(range(len(tiles.tiling)))
             if classes is not None:
                 classes, wanted = _crossed(sweep, k, classes)
-            bar.set_description(f"level {k}" if k else store.name, refresh=False)
-            bar.total = (bar.total or 0) + _lanes(tiles, wanted)
             missing = _missing(tiles, wanted, notice)
-            bar.initial += _lanes(tiles, wanted) - _lanes(tiles, missing)
-            bar.update(_lanes(tiles, wanted) - _lanes(tiles, missing))
+            if bar is not None:
+                _expect(bar, f"level {k}" if k else store.name, tiles, wanted, missing)
             for tile in runner(sweep, store, k, missing):
-                bar.update(_lanes(tiles, [tile]))
+                if bar is not None:
+                    bar.update(_lanes(tiles, [tile]))
             if sweep.refine is not None:
                 classes = _classes(sweep, store, k, wanted, classes)
 
@@ -95,44 +95,67 @@ def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> l
 
 
 def _here(sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
-    """This process, tile by tile; those that another process has taken are waited for."""
+    """This process, tile by tile; a tile is written while the next one is computed. Those that
+    another process has taken are waited for."""
     tiles = level_tiles(store, level)
-    with Claims(tiles.claims_file) as claims:
+    with Claims(tiles.claims_file) as claims, ThreadPoolExecutor(1) as writer:
         while missing:
-            busy = []
+            busy, written = [], None
             for tile in missing:
-                if compute_tile(sweep, tiles, claims, level, tile):
-                    yield tile
-                else:
+                if not claims.take(tile):
                     busy.append(tile)
+                    continue
+                values = None if tiles.done(tile) else _timed(sweep, level, tile)
+                if written is not None:
+                    yield written.result()
+                written = writer.submit(_keep, tiles, claims, tile, values)
+            if written is not None:
+                yield written.result()
             missing = busy
             if missing:
                 time.sleep(PAUSE)
 
 
-def compute_tile(sweep: "Sweep", tiles: Tiles, claims: Claims, level: int, tile: int) -> bool:
+def compute_tile(sweep: "Sweep", tiles: Tiles, level: int, tile: int) -> bool:
     """Computes a tile and writes it, unless it is done; False if another process has taken it."""
-    if not claims.take(tile):
-        return False
-    try:
+    with Claims(tiles.claims_file) as claims:
+        if not claims.take(tile):
+            return False
         # Another may have done it since it was looked for.
-        if tiles.done(tile):
-            return True
-        begun = time.perf_counter()
-        values = sweep.compute(level, tile)
-        tiles.write(tile, values)
-        tiles.log(tile, time.perf_counter() - begun)
+        _keep(tiles, claims, tile, None if tiles.done(tile) else _timed(sweep, level, tile))
+        return True
+
+
+class _Values(NamedTuple):
+    by_name: dict[str, np.ndarray]
+    seconds: float
+
+
+def _timed(sweep: "Sweep", level: int, tile: int) -> _Values:
+    begun = time.perf_counter()
+    values = sweep.compute(level, tile)
+    return _Values(values, time.perf_counter() - begun)
+
+
+def _keep(tiles: Tiles, claims: Claims, tile: int, values: _Values | None) -> int:
+    """Writes a claimed tile, unless it is done already, and frees it."""
+    try:
+        if values is not None:
+            tiles.write(tile, values.by_name)
+            tiles.log(tile, values.seconds)
     except OSError as error:
         raise OSError(f"Tile {tile} of {tiles.folder} was not written: {_reason(error)}") from None
     finally:
         claims.free(tile)
-    return True
+    return tile
 
 
 def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full. All finished tiles are kept: make room and run the same again."
-    return f"{error.strerror or error}. All finished tiles are kept: mend it and run the same again."
+    return (
+        f"{error.strerror or error}. All finished tiles are kept: mend it and run the same again."
+    )
 
 
 def _classes(
@@ -164,9 +187,16 @@ def _lanes(tiles: Tiles, which: list[int]) -> int:
     return sum(int(np.prod([s.stop - s.start for s in tiles.tiling.block(t)])) for t in which)
 
 
-@contextmanager
-def _bar(progress: bool) -> Iterator[Any]:
+def _expect(bar: Any, label: str, tiles: Tiles, wanted: list[int], missing: list[int]) -> None:
+    """More lanes on the bar; those that were kept do not count in its rate."""
+    lanes, kept = _lanes(tiles, wanted), _lanes(tiles, wanted) - _lanes(tiles, missing)
+    bar.set_description(label, refresh=False)
+    bar.total += lanes
+    bar.initial += kept
+    bar.update(kept)
+
+
+def _bar(progress: bool) -> AbstractContextManager[Any]:
     from tqdm import tqdm
 
-    with tqdm(total=0, unit="lane", disable=not progress, dynamic_ncols=True) as bar:
-        yield bar
+    return tqdm(total=0, unit="lane", dynamic_ncols=True) if progress else nullcontext()

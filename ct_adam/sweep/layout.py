@@ -5,8 +5,8 @@ metadata are written before the first tile, under another name: a store exists w
 """
 
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ def is_sweep(attributes: dict[str, Any]) -> bool:
 
 def _create(sweep: "Sweep", description: dict[str, Any], store: Path) -> None:
     writable_folder(store.parent)
-    partial = store.with_name(f".{store.name}.{os.getpid()}")
+    partial = store.with_name(f".{store.name}.{uuid.uuid4().hex}")
     template = sweep.template()
     attributes = {
         **origin(sweep.config),
@@ -147,7 +147,7 @@ def _shown(flat: dict[str, Any], name: str) -> str:
 
 
 def _check_writable(store: Path) -> None:
-    probe = store / "status" / f".{os.getpid()}"
+    probe = store / "status" / f".{uuid.uuid4().hex}"
     try:
         probe.touch()
         probe.unlink()
@@ -169,6 +169,6 @@ def level_tiles(store: Path, level: int) -> Tiles:
         raise OSError(f"Cannot read {folder} ({error.strerror}): bring it back.") from None
     except Exception as error:
         raise ValueError(
-            f"The metadata in {folder} are damaged ({type(error).__name__}): bring them back from a "
-            "copy, or remove the store."
+            f"The metadata in {folder} are damaged ({type(error).__name__}): bring them back from "
+            "a copy, or remove the store."
         ) from None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-def open_store(store: str | Path, check: bool = True) -> "xarray.Dataset | xarray.DataTree":
+def open(store: str | Path, check: bool = True) -> "xarray.Dataset | xarray.DataTree":
     """What a sweep, or a command of ct-adam, has written.
 
     **Arguments:**

@@ -1,7 +1,6 @@
 """What a sweep will cost, from a few of its lanes."""
 
 import math
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -45,7 +44,6 @@ def estimate(sweep: Sweep) -> Estimate:
     """
     level = sweep.levels[0]
     tiling, methods = level.tiling, len(sweep.ensembles)
-    begun = time.perf_counter()
     seconds = variance = compiling = 0.0
     lanes = 0
     for name in sweep.ensembles:
@@ -60,7 +58,6 @@ def estimate(sweep: Sweep) -> Estimate:
     row = sum(
         v.dtype.itemsize * math.prod(v.shape[1:]) for v in sweep.template().data_vars.values()
     )
-    del begun
     return Estimate(
         lanes=level.size,
         tiles=len(tiling),
@@ -109,6 +106,8 @@ def _pilot(sweep: Sweep, name: str, most: int) -> _Pilot:
 
 def _resident() -> int:
     """Bytes of the largest resident set so far."""
+    import resource  # not on Windows
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
 

@@ -1,8 +1,8 @@
 """Refinement: only tiles that the measured boundary crosses are cut finer.
 
-Level 0 is the grid of a coarse map. A tile of level k + 1 has the shape of one of level k and covers
-a quarter of its area; it is computed where the class of the parent cells under it, or of their
-neighbours, is not everywhere the same. What is smaller than a cell of level 0 is not found.
+Level 0 is the grid of a coarse map. A tile of level k + 1 has the shape of one of level k and
+covers a quarter of its area; it is computed where the class of the parent cells under it, or of
+their neighbours, is not everywhere the same. What is smaller than a cell of level 0 is not found.
 """
 
 from dataclasses import dataclass
@@ -130,11 +130,11 @@ def boundary(
     for name, known in ((variable, dataset.data_vars), (along, dataset.dims)):
         if name not in known:
             raise ValueError(f"{name!r} is not in this dataset: choose among {sorted(known)}.")  # pyright: ignore[reportArgumentType]
-    threshold = 1 / dataset.attrs["steps"] if threshold is None else threshold
+    level = 1 / dataset.attrs["steps"] if threshold is None else threshold
     values = dataset[variable].transpose(..., along)
     rows = values.dims[:-1]
     at = dataset[along].values
-    classes = beyond(values.values, threshold)
+    classes = beyond(values.values, level)
     changes = classes[..., 1:] != classes[..., :-1]
     last = changes.shape[-1] - 1 - np.argmax(changes[..., ::-1], axis=-1)
     some = changes.any(axis=-1)
@@ -147,7 +147,7 @@ def boundary(
             "crossings": (rows, changes.sum(axis=-1)),
         },
         coords={k: c for k, c in dataset.coords.items() if along not in c.dims},
-        attrs={"variable": variable, "threshold": threshold, "along": along},
+        attrs={"variable": variable, "threshold": level, "along": along},
     )
     if "seed" in found.dims:
         found["mean"] = found.boundary.mean("seed")

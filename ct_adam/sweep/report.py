@@ -19,17 +19,17 @@ def summary(dataset: "xarray.Dataset") -> dict[str, Any]:
     seeds.
     """
     names = dataset.outcome.attrs["flag_meanings"].split() if "outcome" in dataset else []
-    methods = dataset.method.values.tolist() if "method" in dataset.dims else [""]
+    methods = dataset.dynamics.values.tolist() if "dynamics" in dataset.dims else [""]
     found: dict[str, Any] = {
         "config": json.loads(dataset.attrs["config"]),
         "dims": {str(dim): length for dim, length in dataset.sizes.items()},
         "tiles": dataset.attrs["tiles"],
         "tiles_done": dataset.attrs["tiles_done"],
         "tile_seconds": dataset.attrs["tile_seconds"],
-        "methods": {},
+        "dynamics": {},
     }
     for method in methods:
-        part = dataset.sel(method=method) if method else dataset
+        part = dataset.sel(dynamics=method) if method else dataset
         row: dict[str, Any] = {}
         if names:
             codes, counts = np.unique(part.outcome.values, return_counts=True)
@@ -40,7 +40,7 @@ def summary(dataset: "xarray.Dataset") -> dict[str, Any]:
         for name, variable in part.data_vars.items():
             if variable.dtype.kind == "f" and name != "final_params":
                 row[str(name)] = _range(variable.values)
-        found["methods"][method or "all"] = row
+        found["dynamics"][method or "all"] = row
     refine = json.loads(dataset.attrs["sweep"])["refine"]
     if refine:
         edge = boundary(dataset, refine["variable"], refine["threshold"], refine["dims"][1])
@@ -76,7 +76,7 @@ def describe_sweep(dataset: "xarray.Dataset") -> str:
     found = summary(dataset)
     shape = " × ".join(f"{length} {dim}" for dim, length in found["dims"].items())
     lines = [f"{shape}; {duration(found['tile_seconds'])} of work"]
-    for method, row in found["methods"].items():
+    for method, row in found["dynamics"].items():
         lines.append(f"{method}:")
         if "outcomes" in row:
             counts = ", ".join(f"{count} {name}" for name, count in row["outcomes"].items())

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import eval_jaxpr
 from jaxtyping import PyTree
 
 from ..problems import AbstractProblem, LossProblem
@@ -59,9 +60,7 @@ def _comparable(name: str, made: list[tuple[AbstractProblem, PyTree]]) -> list[A
         return problems
     if eqx.tree_equal(*(eqx.partition(p, eqx.is_array)[1] for p in problems)):
         return problems
-    traced = [
-        jax.make_jaxpr(problem.value, return_shape=False)(start) for problem, start in made
-    ]
+    traced = [jax.make_jaxpr(problem.value, return_shape=False)(start) for problem, start in made]
     texts = [re.sub(r"0x[0-9a-f]+", "", str(t.jaxpr)) for t in traced]
     if texts.count(texts[0]) < len(texts):
         raise ValueError(
@@ -82,4 +81,4 @@ class _Program(eqx.Module):
 
     def __call__(self, params: PyTree) -> Any:
         leaves = self.structure.flatten_up_to(params)
-        return jax.core.eval_jaxpr(self.jaxpr, self.consts, *leaves)[0]
+        return eval_jaxpr(self.jaxpr, self.consts, *leaves)[0]

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 METRICS = ("max_update", "update_slope", "final_loss", "outcome", "evaluations")
 Make = Callable[..., Any]
-_TILE = {"fused": 2**14, "cohort": 2**6, "reference": 2**6}
-_TILE_GPU = 2**18
+_TILES = 16
+"""At least so many tiles, where a tile of the smallest size allows it."""
+_TILE = {"fused": (2**12, 2**16), "cohort": (2**4, 2**6), "reference": (2**4, 2**6)}
+"""Lanes of the smallest and the largest tile by default: large enough that its files cost nothing
+beside it, small enough to lose."""
+_TILE_GPU = (2**16, 2**18)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +38,12 @@ class Sweep:
     **Arguments:**
 
     - `make`: as in `ct.ensemble`, of the grid's columns; or several by name, which become a first
-        dimension `method`.
+        dimension `dynamics` (`method` is a word of xarray's `sel`).
     - `loss`, `params`, `steps`, `engine`, `rtol`, `atol`, `max_solver_steps`, `warm_steps`, `save`,
         `metrics`: as in `ct.ensemble`; `final_params` is left out unless asked for.
     - `grid`: a `ct.Grid`.
-    - `tile`: lanes a tile, the unit of work and of loss; by default 16384 of a fused kernel, 64 of
-        the other engines.
+    - `tile`: lanes a tile, the unit of work and of loss; by default a sixteenth of the grid, within
+        4096 … 65536 of a fused kernel and 16 … 64 of the other engines.
     - `refine`: a `ct.Refine`, to follow a boundary.
     - `config`: what the store should say of itself beyond that, of JSON's types.
 
@@ -84,8 +88,8 @@ class Sweep:
                 )
         if isinstance(self.make, Mapping) and not self.make:
             raise ValueError("make names no method: give one at least.")
-        for prepared in self.ensembles.values():
-            prepared.check(self.grid.every_value())
+        for ensemble in self.ensembles.values():
+            ensemble.check(self.grid.every_value())
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is derived: a worker makes its own."""
@@ -115,7 +119,7 @@ class Sweep:
 
     @property
     def methods(self) -> tuple[str, ...] | None:
-        """The names along the dimension `method`; None where there is none."""
+        """The names along the dimension `dynamics`; None where there is none."""
         return tuple(self.make) if isinstance(self.make, Mapping) else None
 
     @cached_property
@@ -175,18 +179,18 @@ class Sweep:
 
     def run(self, store: str | Path, **options: Any) -> "xarray.Dataset":
         """Computes what the store lacks, and opens it; see `ct_adam.sweep.execute`."""
+        from . import opened
         from .execute import execute
-        from .opened import open_store
 
         execute(self, Path(store), **options)
-        return open_store(store)
+        return opened.open(store)  # pyright: ignore[reportReturnType]
 
     def _tile_lanes(self) -> int:
         if self.tile is not None:
             return self.tile
-        if jax.default_backend() == "gpu":
-            return _TILE_GPU
-        return min(_TILE[engine] for engine in self.engines.values())
+        on_gpu = jax.default_backend() == "gpu"
+        least, most = min(_TILE_GPU if on_gpu else _TILE[name] for name in self.engines.values())
+        return min(max(-(-self.grid.size // _TILES), least), most)
 
     def _level(self, grid: Grid, tile: tuple[int, ...]) -> "Level":
         return Level(grid, tile, self.methods)
@@ -202,7 +206,7 @@ class Level:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        return self.grid.dims if self.methods is None else ("method", *self.grid.dims)
+        return self.grid.dims if self.methods is None else ("dynamics", *self.grid.dims)
 
     @property
     def tiling(self) -> Tiling:
@@ -221,5 +225,7 @@ class Level:
         return method, lanes
 
     def coords(self) -> dict[str, Any]:
-        method = {} if self.methods is None else {"method": ("method", np.array(self.methods), {})}
+        method = (
+            {} if self.methods is None else {"dynamics": ("dynamics", np.array(self.methods), {})}
+        )
         return method | self.grid.coords()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STATUS = "status"
 REFINED = "refined"
 DONE = 1
+_FLAT: Any = {"name": "default", "separator": "."}
+"""One folder a variable: a folder a row of tiles costs as much as the files in it."""
 
 
 class Tiles:
@@ -41,10 +43,8 @@ class Tiles:
             group = zarr.open_group(folder, mode="r+", zarr_format=3)
             arrays = dict(group.arrays())
         self._arrays = {n: array for n, array in arrays.items() if array.attrs.get("tiled", False)}
-        shape = [array.shape for array in self._arrays.values()][0]
-        chunks = [array.chunks for array in self._arrays.values()][0]
-        n = len(arrays[STATUS].shape)
-        self.tiling = Tiling(tuple(shape[:n]), tuple(chunks[:n]))
+        some, n = next(iter(self._arrays.values())), len(arrays[STATUS].shape)
+        self.tiling = Tiling(tuple(some.shape[:n]), tuple(some.chunks[:n]))
         self._status: Any = arrays[STATUS]
 
     @property
@@ -61,7 +61,7 @@ class Tiles:
 
     def read(self, name: str, tile: int) -> np.ndarray:
         """A tile of one variable."""
-        return self._arrays[name][self.tiling.block(tile)]
+        return np.asarray(self._arrays[name][self.tiling.block(tile)])
 
     def forget(self, tile: int) -> None:
         """Takes back that a tile is done."""
@@ -147,7 +147,6 @@ def create_tiles(
     `template`: a table over `lane`, whose variables get the grid's dimensions in its place.
     """
     import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
 
     if folder.parent.name == REFINED and not folder.parent.exists():
         zarr.create_group(folder.parent, zarr_format=3)
@@ -168,8 +167,8 @@ def create_tiles(
             fill_value=_nothing(variable.dtype),
             dimension_names=(*dims, *map(str, variable.dims[1:])),
             attributes={**_plain(variable.attrs), "tiled": True},
-            # The checksum last: it is that of the bytes on disk.
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            compressors=_codecs(variable.dtype),
+            chunk_key_encoding=_FLAT,
         )
     group.create_array(
         STATUS,
@@ -179,7 +178,8 @@ def create_tiles(
         fill_value=0,
         dimension_names=tuple(f"{dim}_tile" for dim in dims),
         attributes={"flag_values": [0, DONE], "flag_meanings": "missing done"},
-        compressors=[Crc32cCodec()],
+        compressors=_codecs(np.dtype(float)),
+        chunk_key_encoding=_FLAT,
     )
     (folder / STATUS / "claims.lock").touch()
 
@@ -192,6 +192,14 @@ def _write_names(group: Any, name: str, values: np.ndarray) -> None:
             name, shape=values.shape, dtype=str, chunks=values.shape, dimension_names=(name,)
         )
         array[:] = values.astype(object)
+
+
+def _codecs(dtype: np.dtype) -> list[Any]:
+    """The checksum last: it is that of the bytes on disk. The digits of measured numbers do not
+    compress."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    return [Crc32cCodec()] if dtype.kind == "f" else [ZstdCodec(level=1), Crc32cCodec()]
 
 
 def _nothing(dtype: np.dtype) -> Any:

@@ -1,0 +1,367 @@
+"""Grids, and sweeps on disk: labels, resuming, refusing, sharing."""
+
+import json
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ct_adam as ct
+from ct_adam.problems import quadratic
+from ct_adam.sweep.execute import execute
+from ct_adam.sweep.grid import Tiling, slabs
+from ct_adam.sweep.layout import level_tiles
+
+jax.config.update("jax_enable_x64", True)
+
+PROBLEM = quadratic([1.0, 3.0, 10.0, 30.0])
+START = jnp.array([1.0, -1.0, 0.5, 2.0])
+GRID = ct.Grid(b1=ct.axes.linear(0.5, 0.9, 5), b2=ct.axes.one_minus_log(0.9, 0.999, 7))
+
+
+def discrete(b1, b2):
+    return ct.k_adam(1e-2, b1, b2)
+
+
+def swept(steps=30, grid=GRID, tile=4, make=discrete, **options):
+    return ct.Sweep(make, PROBLEM, START, steps, grid, tile=tile, **options)
+
+
+# Axes and grids
+
+
+def test_axes_are_what_their_words_say():
+    word = ct.axes.parse
+    np.testing.assert_allclose(word("linear:0.5:0.9:5").columns[""], np.linspace(0.5, 0.9, 5))
+    np.testing.assert_allclose(word("log:1e-4:1e-1:4").columns[""], [1e-4, 1e-3, 1e-2, 1e-1])
+    np.testing.assert_allclose(
+        np.log(1 - word("1-log:0.9:0.9999:10").columns[""]),
+        np.linspace(np.log(0.1), np.log(1e-4), 10),
+    )
+    np.testing.assert_allclose(word("cells:0.5:1:4").columns[""], [0.5625, 0.6875, 0.8125, 0.9375])
+    assert word("seeds:3:5").columns[""].tolist() == [5, 6, 7]
+    assert word("seeds:3").columns[""].dtype.kind == "i"
+    assert word([0, 0.1]).columns[""].tolist() == [0, 0.1]
+    b1, b2 = word("normal:0.9:0.999:64").columns.values()
+    np.testing.assert_allclose(b1**3 + 2 * b2**3, 0.9**3 + 2 * 0.999**3)
+    b1, b2 = word("level:0.01:0.8:0.99:16").columns.values()
+    np.testing.assert_allclose(2 * (1 - b1) / b1 - (1 - b2) / b2, 0.01, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("linear:0.5:0.9", "write linear:START:STOP:NUM"),
+        ("linear:0.5:0.9:0", "at least 1"),
+        ("linear:0.5:0.9:2.5", "whole number"),
+        ("linear:0.5:x:3", "'x' is no number"),
+        ("log:0:1:3", "no logarithm"),
+        ("1-log:0.9:1:3", "no logarithm"),
+        ("level:0.5:0.8:0.99:3", "no b2 in"),
+        ("cosine:1:2:3", "linear:START:STOP:NUM"),
+        ("0.9,nan", "not finite"),
+        ("0.9,,1", "'' is no number"),
+        ("", "is no number"),
+    ],
+)
+def test_bad_words_say_what_to_write(word, says):
+    with pytest.raises(ValueError, match=says):
+        ct.axes.parse(word)
+
+
+def test_grid_refuses_what_it_cannot_be():
+    with pytest.raises(ValueError, match="no axis"):
+        ct.Grid()
+    with pytest.raises(ValueError, match="b1 is set by the axes"):
+        ct.Grid(b1=[0.5], curve=ct.axes.normal_curve(0.9, 0.999, 3))
+    with pytest.raises(ValueError, match="one length"):
+        ct.axes.zipped(b1=[0.5], b2=[0.9, 0.99])
+    with pytest.raises(ValueError, match="in a row"):
+        ct.Grid(b1=np.ones((2, 2)))
+
+
+shapes = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
+
+
+@given(shapes, st.integers(1, 40))
+def test_tiles_cover_the_grid_once(shape, lanes):
+    tiling = Tiling(shape, slabs(shape, lanes))
+    assert tiling.lanes <= lanes
+    seen = np.concatenate([tiling.points(tile).ravel() for tile in range(len(tiling))])
+    assert sorted(seen) == list(range(np.prod(shape)))
+
+
+def test_every_value_appears_in_the_check():
+    lanes = GRID.every_value()
+    assert len(lanes["b1"]) == 7
+    assert set(lanes["b1"]) == set(GRID.lanes(np.arange(35))["b1"])
+    assert set(lanes["b2"]) == set(GRID.lanes(np.arange(35))["b2"])
+
+
+# Sweeps
+
+
+def test_sweep_is_the_ensemble_with_labels(tmp_path):
+    dataset = swept().run(tmp_path / "s.zarr")
+    lanes = GRID.lanes(np.arange(GRID.size))
+    table = ct.ensemble(discrete, PROBLEM, START, 30, lanes)
+    assert dataset.max_update.dims == ("b1", "b2")
+    for name, variable in dataset.data_vars.items():
+        # Both run lane by lane; XLA may fuse differently around another number of lanes.
+        np.testing.assert_allclose(variable.values.ravel(), table[name].values, rtol=1e-13)
+        assert variable.attrs["long_name"] == table[name].attrs["long_name"]
+    np.testing.assert_array_equal(dataset.b2, ct.axes.parse("1-log:0.9:0.999:7").columns[""])
+    assert dataset.b1.attrs["units"] == "1"
+    assert dataset.outcome.attrs["flag_meanings"] == table.outcome.attrs["flag_meanings"]
+    assert set(dataset.attrs) >= {"versions", "device", "git", "command", "config", "steps"}
+    assert dataset.attrs["tiles"] == dataset.attrs["tiles_done"] == 10  # rows of 7 in 4 and 3
+    again = xarray.open_zarr(tmp_path / "s.zarr", consolidated=False)  # anybody's zarr
+    np.testing.assert_array_equal(again.max_update, dataset.max_update)
+
+
+def test_netcdf_brings_everything_back(tmp_path):
+    dataset = swept(metrics=("final_params", "outcome")).run(tmp_path / "s.zarr")
+    assert dataset.final_params.dims == ("b1", "b2", "parameter")
+    dataset.to_netcdf(tmp_path / "s.nc", engine="h5netcdf")
+    with xarray.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as back:
+        np.testing.assert_array_equal(back.final_params, dataset.final_params)
+        assert back.attrs["sweep"] == dataset.attrs["sweep"]
+
+
+def test_methods_curves_and_saved_things(tmp_path):
+    makes = {"adam": discrete, "flow": lambda b1, b2: ct.AdamFlow(1e-2, b1, b2)}
+    grid = ct.Grid(curve=ct.axes.normal_curve(0.9, 0.999, 5), weight_decay=[0.0])
+
+    def largest(step, params, update, loss):
+        return {"size": jnp.max(jnp.abs(params)), "params": params}
+
+    sweep = ct.Sweep(
+        {name: lambda b1, b2, weight_decay, m=m: m(b1, b2) for name, m in makes.items()},
+        PROBLEM,
+        START,
+        30,
+        grid,
+        tile=2,
+        save=largest,
+    )
+    dataset = sweep.run(tmp_path / "s.zarr")
+    assert dataset.max_update.dims == ("dynamics", "curve", "weight_decay")
+    assert dataset.dynamics.values.tolist() == ["adam", "flow"]
+    assert dataset.b1.dims == ("curve",)
+    lanes = {name: dataset[name].values for name in ("b1", "b2")}
+    for name, make in makes.items():
+        table = ct.ensemble(make, PROBLEM, START, 30, lanes, save=largest)
+        found = dataset.sel(dynamics=name).isel(weight_decay=0)
+        np.testing.assert_allclose(found.final_loss, table.final_loss, rtol=1e-13)
+        np.testing.assert_allclose(found["saved['params']"], table["saved['params']"], rtol=1e-13)
+
+
+def test_lanes_do_not_feel_their_tile(tmp_path):
+    """Whatever tiles are computed before or beside it, a lane's numbers are bitwise the same."""
+    one = swept(engine="fused", tile=32).run(tmp_path / "a.zarr")
+    # Reversed axes: every lane lies elsewhere in its tile.
+    axes = {name: axis.columns[""][::-1] for name, axis in GRID.axes.items()}
+    two = swept(engine="fused", tile=32, grid=ct.Grid(**axes)).run(tmp_path / "b.zarr")
+    for name in one.data_vars:
+        np.testing.assert_array_equal(one[name], two[name][::-1, ::-1])
+
+
+def counting(monkeypatch):
+    computed = []
+    compute = ct.Sweep.compute
+
+    def counted(self, level, tile):
+        computed.append((level, tile))
+        return compute(self, level, tile)
+
+    monkeypatch.setattr(ct.Sweep, "compute", counted)
+    return computed
+
+
+def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
+    store = tmp_path / "s.zarr"
+    whole = swept().run(store)
+    kept = {name: v.values.copy() for name, v in whole.data_vars.items()}
+    computed = counting(monkeypatch)
+    swept().run(store)
+    assert computed == []
+    tiles = level_tiles(store, 0)
+    tiles.forget(3)
+    opened = ct.open(store)
+    assert opened.attrs["tiles_done"] == 9
+    again = swept().run(store)
+    assert computed == [(0, 3)]
+    for name, values in kept.items():
+        np.testing.assert_array_equal(again[name], values)
+
+
+def test_unfinished_store_opens_with_gaps(tmp_path, monkeypatch):
+    compute = ct.Sweep.compute
+
+    def failing(self, level, tile):
+        if tile == 5:
+            raise KeyboardInterrupt
+        return compute(self, level, tile)
+
+    monkeypatch.setattr(ct.Sweep, "compute", failing)
+    with pytest.raises(KeyboardInterrupt):
+        swept().run(tmp_path / "s.zarr")
+    dataset = ct.open(tmp_path / "s.zarr")
+    assert (dataset.attrs["tiles"], dataset.attrs["tiles_done"]) == (10, 5)
+    assert int(np.isnan(dataset.max_update).sum()) == int((dataset.outcome == -1).sum()) == 17
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"steps": 31}, "steps is 30 there and 31 here"),
+        ({"grid": ct.Grid(b1=[0.5, 0.9], b2=[0.9, 0.99])}, "axis b1 is linear:0.5:0.9:5 there"),
+        ({"tile": 14}, r"tile is \[1, 4\] there and \[2, 7\] here"),
+        ({"make": lambda b1, b2: ct.k_adam(1e-3, b1, b2)}, "its program differs"),
+        ({"metrics": ("max_update",)}, "metrics is"),
+        ({"engine": "reference"}, "engine is"),
+        ({"config": {"note": "x"}}, "note is not set there and x here"),
+    ],
+)
+def test_another_sweeps_store_is_refused_with_the_difference(tmp_path, other, says):
+    store = tmp_path / "s.zarr"
+    swept().run(store)
+    with pytest.raises(ValueError, match=says):
+        swept(**other).run(store)
+    assert ct.open(store).attrs["tiles_done"] == 10
+
+
+def test_another_version_or_format_is_refused(tmp_path):
+    store = tmp_path / "s.zarr"
+    swept().run(store)
+    file = store / "zarr.json"
+    root = json.loads(file.read_text())
+
+    def with_attributes(**changed):
+        file.write_text(json.dumps(root | {"attributes": root["attributes"] | changed}))
+
+    old = json.loads(root["attributes"]["versions"]) | {"jax": "0.1"}
+    with_attributes(versions=json.dumps(old))
+    with pytest.raises(ValueError, match=f"version jax is 0.1 there and {jax.__version__} here"):
+        swept().run(store)
+    assert ct.open(store).attrs["tiles_done"] == 10  # reading needs no version
+    with_attributes(format=99)
+    for use in (lambda: ct.open(store), lambda: swept().run(store)):
+        with pytest.raises(ValueError, match=r"format 99, this ct-adam knows 1: update"):
+            use()
+
+
+def test_what_is_no_sweep_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for path in ("nothing", "file", "empty"):
+        with pytest.raises(ValueError, match="no store"):
+            ct.open(tmp_path / path)
+    for path in ("file", "empty"):
+        with pytest.raises(ValueError, match="no store"):
+            swept().run(tmp_path / path)
+    (tmp_path / "zarr.json").write_text("{")
+    with pytest.raises(ValueError, match="it is damaged"):
+        ct.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"grid": ct.Grid(b1=[0.5, 1.0], b2=[0.9])}, r"b1 = 1 must be in \[0, 1\)"),
+        ({"grid": ct.Grid(b1=[0.5], b2=[0.9, -0.1])}, r"b2 = -0.1 must be in \[0, 1\)"),
+        ({"metrics": ("speed",)}, "metrics"),
+        ({"tile": 0}, "tile = 0"),
+        ({"make": {}}, "names no method"),
+        ({"make": lambda b1: None}, "make fails"),
+        ({"refine": ct.Refine()}, "no multiple of 8|no cells"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_bad_sweeps_are_refused_before_anything_runs(options, says):
+    with pytest.raises(ValueError, match=says):
+        swept(**options)
+
+
+def test_bad_ways_to_run_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="workers = -1"):
+        swept().run(tmp_path / "s.zarr", workers=-1)
+    with pytest.raises(ValueError, match="not both"):
+        swept().run(tmp_path / "s.zarr", workers=1, scheduler="tcp://127.0.0.1:1")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+# Two at a time
+
+
+def test_threads_on_one_store_never_corrupt_it(tmp_path):
+    """Locks are a process's own: threads may compute a tile twice, to the same bytes."""
+    expected = swept().run(tmp_path / "a.zarr").load()
+    sweeps = [swept(), swept()]
+    threads = [threading.Thread(target=execute, args=(s, tmp_path / "b.zarr")) for s in sweeps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, variable in ct.open(tmp_path / "b.zarr").data_vars.items():
+        np.testing.assert_array_equal(variable, expected[name])
+
+
+def test_tiles_that_another_process_has_are_waited_for(tmp_path):
+    """A claim in another process: the sweep does the rest, then waits until it is freed."""
+    import subprocess
+    import sys
+
+    store = tmp_path / "s.zarr"
+    swept().run(store)
+    level_tiles(store, 0).forget(2)
+    level_tiles(store, 0).forget(3)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom ct_adam.sweep.claims import Claims\n"
+        "claims = Claims(Path(sys.argv[1]))\nassert claims.take(2)\nprint('taken', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    lock = str(level_tiles(store, 0).claims_file)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"taken\n"
+        thread = threading.Thread(target=execute, args=(swept(), store))
+        thread.start()
+        while not level_tiles(store, 0).done(3):
+            assert thread.is_alive()
+        assert thread.is_alive()
+        assert not level_tiles(store, 0).done(2)
+        holder.kill()  # the system frees the claim
+    thread.join(20)
+    assert level_tiles(store, 0).done(2)
+
+
+# Stores of before
+
+
+def test_trees_of_region_open(tmp_path):
+    """What `ct-adam region` and `compare` write has no format number, and is read."""
+    from ct_adam import sweep
+
+    tree = sweep.region(sweep.RegionConfig(cells=3, panels=("quadratic",), quadratic_steps=8), None)
+    sweep.write_tree(tree, tmp_path / "region.zarr")
+    opened = ct.open(tmp_path / "region.zarr")
+    xarray.testing.assert_identical(
+        opened["quadratic"].to_dataset(), tree["quadratic"].to_dataset()
+    )
+    sweep.write_dataset(
+        tree["quadratic"].to_dataset().assign_attrs(tree.attrs), tmp_path / "q.zarr"
+    )
+    assert ct.open(tmp_path / "q.zarr").max_update.dims == ("side", "b1", "b2")
+    with pytest.raises(ValueError, match="holds no sweep"):
+        swept().run(tmp_path / "region.zarr")
