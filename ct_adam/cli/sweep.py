@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from tqdm import tqdm
 
 from ..sweep import opened
 from ..sweep.configured import SweepConfig, config_from, read_config, sweep_of
@@ -91,7 +92,7 @@ def command(argv: Sequence[str]) -> Any:
 
 
 def _note(sentence: str) -> None:
-    print(f"ct-adam: {sentence}", file=sys.stderr)
+    tqdm.write(f"ct-adam: {sentence}", file=sys.stderr)  # beside the bar
 
 
 def _stopped(store: Path) -> str:

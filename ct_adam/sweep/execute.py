@@ -151,11 +151,9 @@ def _keep(tiles: Tiles, claims: Claims, tile: int, values: _Values | None) -> in
 
 
 def _reason(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full. All finished tiles are kept: make room and run the same again."
-    return (
-        f"{error.strerror or error}. All finished tiles are kept: mend it and run the same again."
-    )
+    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    reason = "the disk is full" if full else error.strerror or error
+    return f"{reason}. All finished tiles are kept: mend that and run the same again."
 
 
 def _classes(
