@@ -1,5 +1,6 @@
 """Engines against one another, lane by lane, but for lanes that one ulp of the start changes."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -388,3 +389,23 @@ def test_kernels_live_where_they_can_be_written(monkeypatch, tmp_path: Path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CT_ADAM_CACHE", str(tmp_path / "file"))
     assert cache_folder("kernels").is_dir()
+
+
+@pytest.mark.parametrize("engine", ["reference", "cohort", "fused"])
+def test_lanes_do_not_depend_on_the_number_of_cores(engine, monkeypatch):
+    """What a sweep promises: its workers may have other cores than its first process."""
+    importlib.import_module("ct_adam.ensemble.fused")
+    rng = np.random.default_rng(0)
+    lanes = {"b1": rng.uniform(0.5, 0.99, 37), "b2": rng.uniform(0.9, 0.999, 37)}
+
+    def table(cores):
+        for name in ("cohort", "fused"):
+            monkeypatch.setattr(sys.modules[f"ct_adam.ensemble.{name}"], "cpus", lambda: cores)
+        return ct.ensemble(
+            lambda b1, b2: ct.AdamFlow(1e-2, b1, b2), quadratic, START, 40, lanes, engine=engine
+        )
+
+    one = table(1)
+    for cores in (2, 3, 5):
+        for name, variable in table(cores).data_vars.items():
+            np.testing.assert_array_equal(variable, one[name])

@@ -1,5 +1,6 @@
 """The ensemble against single runs, lane by lane."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -188,3 +189,24 @@ def test_a_removed_moment_in_a_lane():
     table = ct.ensemble(lambda b2: ct.k_adam(0.01, 0, b2), loss, START, 10, {"b2": [0.9, 0.99]})
     path = ct.run(ct.k_adam(0.01, 0, 0.9), loss, START, 10)
     np.testing.assert_allclose(table.final_params[0], path.params[-1], atol=1e-13)
+
+
+def test_what_is_prepared_compiles_once_for_all_its_tables():
+    """Also a loss that cannot be looked up, as it holds a list: a sweep's tiles share a program."""
+    from ct_adam.ensemble.prepared import prepared
+
+    traces = []
+
+    class Bowl(eqx.Module):
+        centre: list = eqx.field(static=True)
+
+        def __call__(self, x):
+            traces.append(1)
+            return jnp.sum((x - self.centre[0]) ** 2)
+
+    made = prepared(lambda b1: ct.k_adam(1e-2, b1, 0.99), Bowl([1.0]), jnp.zeros(2), 3)
+    first = made.table({"b1": [0.5, 0.9]})
+    count = len(traces)
+    second = made.table({"b1": [0.6, 0.9]})
+    assert len(traces) == count
+    assert float(first.final_loss[1]) == float(second.final_loss[1])

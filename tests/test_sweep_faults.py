@@ -136,10 +136,8 @@ def test_two_processes_share_the_tiles(tmp_path, whole):
 
 
 def run_command(store: Path) -> int:
-    return main(
-        ["sweep", "--b1", "linear:0.5:0.9:4", "--b2", "0.9,0.99", "--steps", "5", "--tile", "2"]
-        + ["--out", str(store)]
-    )
+    words = "sweep --b1 linear:0.5:0.9:4 --b2 0.9,0.99 --steps 5 --tile 2 --out"
+    return main([*words.split(), str(store)])
 
 
 def one_sentence(capsys) -> str:
@@ -198,7 +196,9 @@ def test_damaged_metadata_is_one_sentence(tmp_path, capsys, file):
 def may_mount():
     """A file system of our own needs a namespace of our own."""
     tried = subprocess.run(
-        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        capture_output=True,
+        check=False,
     )
     if tried.returncode:
         pytest.skip("this machine lets nobody mount a tmpfs")
@@ -232,7 +232,7 @@ def test_full_disk_keeps_what_was_done(tmp_path):
     assert "the disk is full. All finished tiles are kept: mend that" in told[0]
     assert 0 < sum(word.startswith("c.") for word in words) < 16
     assert "0" in words  # the second call
-    assert main(command.split()[3:-1] + [str(tmp_path / "whole.zarr")]) == 0
+    assert main([*command.split()[3:-1], str(tmp_path / "whole.zarr")]) == 0
     filled, whole = contents(tmp_path / "s.zarr"), contents(tmp_path / "whole.zarr")
     for name in ("zarr.json",):  # it holds the command
         filled.pop(name), whole.pop(name)

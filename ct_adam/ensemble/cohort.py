@@ -30,19 +30,24 @@ class Cohort:
     def __init__(self, program: Program):
         static = eqx.partition(program, eqx.is_array)[1]
         devices = jax.devices()
-        run = one_by_one if devices[0].platform == "cpu" else side_by_side
+        on_cpu = devices[0].platform == "cpu"
+
+        def share(arrays: PyTree, lanes: Lane, first: Any, stride: Any) -> LaneResult:
+            run = partial(whole_lane, eqx.combine(arrays, static))
+            return one_by_one(run, lanes, first, stride)
 
         def all_lanes(arrays: PyTree, lanes: Lane) -> LaneResult:
-            here = partial(run, eqx.combine(arrays, static))
+            program = eqx.combine(arrays, static)
+            here = partial(_all_one_by_one if on_cpu else side_by_side, program)
             return (here if len(devices) == 1 else over_devices(here, devices))(lanes)
 
-        self._run = jax.jit(all_lanes)
+        self._threaded = len(devices) == 1 and on_cpu
+        self._run = jax.jit(share if self._threaded else all_lanes)
         self._devices = len(devices)
-        self._threaded = len(devices) == 1 and devices[0].platform == "cpu"
 
     def __call__(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> LaneResult:
         if self._threaded:
-            return over_threads(partial(self._run, arrays), columns)
+            return over_threads(partial(self._run, arrays, columns), columns)
         count = len(next(iter(columns.values())))
         padding = (0, -count % self._devices)
         full = {name: np.pad(column, padding, "edge") for name, column in columns.items()}
@@ -93,9 +98,30 @@ def side_by_side(program: Program, lanes: Lane, width: int = WIDTH) -> LaneResul
     return jax.vmap(program.output)(*waiting[:2], done)
 
 
-def one_by_one(program: Program, lanes: Lane) -> LaneResult:
-    """All lanes, one after the other."""
-    return jax.lax.map(partial(whole_lane, program), lanes)
+def one_by_one(
+    run: Callable[[Lane], LaneResult], lanes: Lane, first: Any, stride: Any
+) -> LaneResult:
+    """Lanes first, first + stride, …, one after the other; the other rows of the result are 0.
+
+    Numbers, not shapes: how many threads share the lanes must not change what is compiled, or the
+    last digits would depend on the machine's cores.
+    """
+    count = len(next(iter(lanes.values())))
+
+    def lane(i: Any) -> Lane:
+        return {name: column[i] for name, column in lanes.items()}
+
+    def step(state: Any) -> Any:
+        i, done = state
+        return i + stride, jax.tree.map(lambda d, x: d.at[i].set(x), done, run(lane(i)))
+
+    row = jax.eval_shape(run, jax.eval_shape(lane, 0))
+    done = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), row)
+    return jax.lax.while_loop(lambda s: s[0] < count, step, (first, done))[1]
+
+
+def _all_one_by_one(program: Program, lanes: Lane) -> LaneResult:
+    return one_by_one(partial(whole_lane, program), lanes, jnp.asarray(0), jnp.asarray(1))
 
 
 def over_devices(run: Callable[[Lane], LaneResult], devices: list[Any]) -> Callable:
@@ -105,21 +131,27 @@ def over_devices(run: Callable[[Lane], LaneResult], devices: list[Any]) -> Calla
     return jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-def over_threads(run: Callable[[Lane], LaneResult], columns: dict[str, np.ndarray]) -> LaneResult:
-    """Every T-th lane on thread t: neighbours cost alike, so the threads end together."""
+def over_threads(
+    run: Callable[[int, int], LaneResult], columns: dict[str, np.ndarray]
+) -> LaneResult:
+    """`run(first, stride)` on each thread: every T-th lane on thread t. Neighbours cost alike, so
+    the threads end together."""
     count = len(next(iter(columns.values())))
     threads = min(cpus(), count)
-    padded = -(-count // threads) * threads
-    order = np.minimum(np.arange(padded), count - 1).reshape(-1, threads)
-    parts = [{k: column[order[:, t]] for k, column in columns.items()} for t in range(threads)]
     wide = jax.config.jax_enable_x64  # a context of the caller's thread, unknown to the others
 
-    def part(lanes: dict[str, np.ndarray]) -> LaneResult:
+    def part(first: int) -> LaneResult:
         with jax.enable_x64(wide):
-            return jax.device_get(run(lanes))
+            return jax.device_get(run(first, threads))
 
     with ThreadPoolExecutor(threads) as pool:
-        results = list(pool.map(part, parts))
-    return jax.tree.map(
-        lambda *xs: np.stack(xs, axis=1).reshape(padded, *xs[0].shape[1:])[:count], *results
-    )
+        results = list(pool.map(part, range(threads)))
+    own = np.arange(count) % threads
+
+    def merged(*parts: np.ndarray) -> np.ndarray:
+        whole = np.array(parts[0])
+        for t, other in enumerate(parts[1:], 1):
+            whole[own == t] = other[own == t]
+        return whole
+
+    return jax.tree.map(merged, *results)

@@ -21,7 +21,7 @@ from ..problems import check_problem
 from ..simulate.trajectory import UpdateKind
 from .atoms import LoweringError
 from .case import hyperparameters_of_method, resolve
-from .cohort import Cohort, over_threads
+from .cohort import Cohort, one_by_one, over_threads
 from .program import Lane, Program
 from .reference import LaneResult
 
@@ -41,13 +41,13 @@ class Reference:
     def __init__(self, program: Program):
         static = eqx.partition(program, eqx.is_array)[1]
 
-        def all_lanes(arrays: PyTree, lanes: Lane) -> LaneResult:
-            return jax.lax.map(eqx.combine(arrays, static).reference, lanes)
+        def share(arrays: PyTree, lanes: Lane, first: Any, stride: Any) -> LaneResult:
+            return one_by_one(eqx.combine(arrays, static).reference, lanes, first, stride)
 
-        self._run = jax.jit(all_lanes)
+        self._run = jax.jit(share)
 
     def __call__(self, arrays: PyTree, columns: dict[str, np.ndarray]) -> LaneResult:
-        return over_threads(partial(self._run, arrays), columns)
+        return over_threads(partial(self._run, arrays, columns), columns)
 
 
 class Compiled:

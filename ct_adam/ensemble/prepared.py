@@ -1,7 +1,8 @@
 """An ensemble before its lanes: what one call of `ct.ensemble` and all tiles of a sweep share."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     import xarray
 
 
-class Prepared(NamedTuple):
+@dataclass(frozen=True)
+class Prepared:
     """What every lane runs, and what is kept of it.
 
     `expected` lanes are to come in all, so that `auto` need not judge by the first call's.
@@ -36,6 +38,7 @@ class Prepared(NamedTuple):
     engine: str
     attrs: dict[str, Any]
     expected: int | None = None
+    _made: dict[Hashable, tuple[Compiled, PyTree]] = field(default_factory=dict, init=False)
 
     def check(self, lanes: Mapping[str, ArrayLike]) -> None:
         """Checks lanes without running them: `ValueError`, naming the lane."""
@@ -48,7 +51,7 @@ class Prepared(NamedTuple):
         columns = self._columns(lanes)
         made, arrays = self._compiled(columns)
         made.check(arrays, columns, self.gradients)
-        return self._labelled(made.run(arrays, columns), columns)
+        return self._labelled(made, made.run(arrays, columns), columns)
 
     def engine_for(self, lanes: Mapping[str, ArrayLike]) -> str:
         """The engine that runs such lanes; it is made, not run."""
@@ -60,7 +63,8 @@ class Prepared(NamedTuple):
         """The table of these lanes with zeros in it: its variables, types and labels. Nothing
         runs."""
         columns = self._columns(lanes)
-        self.check(columns)
+        made, arrays = self._compiled(columns)
+        made.check(arrays, columns, self.gradients)
 
         def run(arrays: PyTree) -> PyTree:
             program = eqx.combine(arrays, static)
@@ -70,7 +74,7 @@ class Prepared(NamedTuple):
         arrays, static = eqx.partition(self.program, eqx.is_array)
         shapes = jax.eval_shape(run, arrays)
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-        return self._labelled(zeros, columns)
+        return self._labelled(made, zeros, columns)
 
     def fingerprint(self, lanes: Mapping[str, ArrayLike]) -> str:
         """A hash of what a lane computes: its program with all constants, data and starts.
@@ -89,15 +93,21 @@ class Prepared(NamedTuple):
 
         return program_hash(lap, arrays, lane)
 
-    def _labelled(self, result: LaneResult, columns: dict[str, np.ndarray]) -> "xarray.Dataset":
-        attrs = self.attrs | {"update_kind": self._compiled(columns)[0].update_kind}
+    def _labelled(
+        self, made: Compiled, result: LaneResult, columns: dict[str, np.ndarray]
+    ) -> "xarray.Dataset":
+        attrs = self.attrs | {"update_kind": made.update_kind}
         return to_dataset(result, columns, self.metrics, attrs)
 
     def _columns(self, lanes: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
         return _columns(lanes, working_dtype(self.program.params))
 
     def _compiled(self, columns: dict[str, np.ndarray]) -> tuple[Compiled, PyTree]:
-        return compiled(self.program, columns, self.engine, self.expected)
+        types = tuple((name, column.dtype) for name, column in columns.items())
+        if types not in self._made:
+            made = compiled(self.program, columns, self.engine, self.expected)
+            self._made[types] = made
+        return self._made[types]
 
 
 def prepared(

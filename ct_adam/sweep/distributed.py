@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _RETRIES = 3
 _AHEAD = 2
 """Tiles in the queue for each thread of a worker: so many that none waits."""
+_ANSWER = 10
+"""Seconds for a scheduler to answer."""
 _PATIENCE = 60
 """Seconds until a scheduler without workers is given up."""
 
@@ -47,7 +49,7 @@ def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            dashboard_address=None,  # pyright: ignore[reportArgumentType]
+            dashboard_address=":0",  # any port: several sweeps share a machine
             silence_logs=50,
             env={CORES: str(share)},
         )
@@ -55,7 +57,7 @@ def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
             yield lambda *job: _run(client, *job)
         return
     try:
-        client = Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=_ANSWER)
         client.wait_for_workers(1, timeout=_PATIENCE)
     except (OSError, ValueError, TimeoutError) as error:
         raise ValueError(
