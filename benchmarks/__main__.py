@@ -1,9 +1,9 @@
-"""`python -m benchmarks ensemble|discrete|scaling [--quick]`."""
+"""`python -m benchmarks ensemble|discrete|scaling|sweep [--quick]`."""
 
 import sys
 from importlib import import_module
 
-NAMES = ("ensemble", "discrete", "scaling")
+NAMES = ("ensemble", "discrete", "scaling", "sweep")
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,9 @@
 """Grids, and sweeps on disk: labels, resuming, refusing, sharing."""
 
 import json
+import shutil
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -349,8 +351,20 @@ def test_tiles_that_another_process_has_are_waited_for(tmp_path):
 # Stores of before
 
 
+def test_region_of_before_sweeps_opens(tmp_path):
+    """Written by `ct-adam region --cells 2 --panels quadratic --quadratic-steps 8` at commit
+    d9e69e4, when no store had a format number."""
+    archive = Path(__file__).parent / "data" / "region-before-formats.zip"
+    shutil.unpack_archive(archive, tmp_path)
+    tree = ct.open(tmp_path / "region.zarr")
+    assert json.loads(tree.attrs["config"])["quadratic_steps"] == 8
+    losses = tree["quadratic"].final_loss.sel(side="optimizer").values
+    told = [[57.87100914, 57.89002935], [57.85179922, 57.87109787]]
+    np.testing.assert_allclose(losses, told, rtol=1e-9)
+
+
 def test_trees_of_region_open(tmp_path):
-    """What `ct-adam region` and `compare` write has no format number, and is read."""
+    """What `ct-adam region` and `compare` write has no format number either."""
     from ct_adam import sweep
 
     tree = sweep.region(sweep.RegionConfig(cells=3, panels=("quadratic",), quadratic_steps=8), None)

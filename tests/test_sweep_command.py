@@ -241,3 +241,17 @@ def test_pilot_predicts_the_work(tmp_path, monkeypatch):
     assert found.disk_bytes == found.lanes * row
     on_disk = sum(f.stat().st_size for f in (tmp_path / "s.zarr").rglob("c.*"))
     assert on_disk <= found.disk_bytes + 64 * found.tiles * 6
+
+
+def test_summary_of_a_large_store_is_read_in_blocks(tmp_path, monkeypatch):
+    from ct_adam.sweep import report
+
+    dataset = sweep_of(SweepConfig(b1="linear:0.5:0.9:7", b2="0.9,0.99", steps=5)).run(
+        tmp_path / "s.zarr"
+    )
+    whole = report.summary(dataset)["dynamics"]["all"]
+    monkeypatch.setattr(report, "_BLOCK", 4)
+    blocks = report.summary(dataset)["dynamics"]["all"]
+    assert blocks["outcomes"] == whole["outcomes"] == {"successful": 14}
+    for name in ("final_loss", "max_update"):
+        assert blocks[name] == {key: whole[name][key] for key in ("min", "max")}

@@ -1,13 +1,16 @@
 """`ct-adam region`: where Adam is stable over (b1, b2)."""
 
+import hashlib
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from tqdm import tqdm
 
 from .. import plotting, sweep
 from ..sweep import RegionConfig
+from ..sweep.layout import AnotherSweepError
+from ..sweep.progress import lane_bar
 
 
 def region(
@@ -16,7 +19,8 @@ def region(
 ) -> None:
     """Map where Adam is stable over its two decays: theory, the ODE and the optimizer.
 
-    Writes region.zarr (labelled data), region.png and region.pdf, and prints a summary.
+    Writes region.zarr (labelled data), region.png and region.pdf, and prints a summary. Stopped,
+    it goes on where it was when it is called again.
 
     Args:
         config: what to map, and how finely
@@ -25,20 +29,29 @@ def region(
     folder = sweep.writable_folder(out)
     store = folder / "region.zarr"
     sweep.check_replaceable(store)
-    with tqdm(total=1, unit="lane", desc="region", dynamic_ncols=True) as bar:
-
-        def progress(panel: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(panel, refresh=False)
-            bar.update(done - bar.n)
-
-        tree = sweep.region(config, progress)
+    known = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+    tiles = folder / f".region-{known}"
+    tree = _measured(config, tiles)
     figure = plotting.region_figure(tree)
     sweep.write_tree(tree, store)
     paths = plotting.save_figure(figure, folder / "region", tree.attrs)
+    shutil.rmtree(tiles)
     print(sweep.describe(tree))
     print(f"\nWrote {store}, {', '.join(str(path) for path in paths)} in {_seconds(tree)} s.")
 
 
-def _seconds(tree: object) -> str:
-    return f"{tree.attrs['wall_seconds']:.0f}"  # pyright: ignore[reportAttributeAccessIssue]
+def _measured(config: RegionConfig, tiles: Path) -> Any:
+    """The map, its tiles kept until it is written; those of changed code are made anew."""
+    try:
+        with lane_bar() as bar:
+            return sweep.region(config, bar, tiles)
+    except AnotherSweepError:
+        shutil.rmtree(tiles)
+        return _measured(config, tiles)
+    except KeyboardInterrupt:
+        kept = "stopped; what was done is kept" if tiles.exists() else "stopped"
+        raise KeyboardInterrupt(f"{kept}: the same call goes on.") from None
+
+
+def _seconds(tree: Any) -> str:
+    return f"{tree.attrs['wall_seconds']:.0f}"

@@ -67,7 +67,7 @@ def command(argv: Sequence[str]) -> Any:
             json_: print one JSON object in place of text
             netcdf: write the finished dataset to this file too
             workers: processes of a local Dask cluster
-            scheduler: address of a Dask scheduler, tcp://host:port
+            scheduler: address of a Dask scheduler, tcp://host:port, or its scheduler file
         """
         del file, resume  # they were read before the flags
         made = sweep_of(config)

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,8 @@ import jax
 from ..caches import keep_compilations
 from ..ensemble.cores import CORES, cpus
 from .execute import PAUSE, Runner, compute_tile
-from .layout import level_tiles
+from .layout import level_folder, level_tiles
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from .sweep import Sweep
@@ -57,7 +59,9 @@ def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
             yield lambda *job: _run(client, *job)
         return
     try:
-        client = Client(scheduler, timeout=_ANSWER)
+        by_file = scheduler.endswith(".json")  # as Dask's commands write it for each other
+        where: Any = {"scheduler_file": scheduler} if by_file else {"address": scheduler}
+        client = Client(**where, timeout=_ANSWER)
         client.wait_for_workers(1, timeout=_PATIENCE)
     except (OSError, ValueError, TimeoutError) as error:
         raise ValueError(
@@ -135,7 +139,15 @@ def _task(parcel: _Parcel, store: str, level: int, tile: int) -> bool:
         raise OSError(
             f"A worker does not see {store}: give all workers the folder under the same name."
         )
-    return compute_tile(_unpacked(parcel), level_tiles(Path(store), level), level, tile)
+    made = (level_folder(Path(store), level) / "zarr.json").stat().st_mtime_ns
+    return compute_tile(_unpacked(parcel), _opened(store, level, made), level, tile)
+
+
+@lru_cache(maxsize=16)
+def _opened(store: str, level: int, made: int) -> Tiles:
+    """`made`: when the store was; another of its name is another store."""
+    del made
+    return level_tiles(Path(store), level)
 
 
 def _unpacked(parcel: _Parcel) -> "Sweep":

@@ -1,6 +1,7 @@
 """A sweep's tiles, computed one after the other, here or by the workers of a Dask cluster."""
 
 import errno
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 
 from .claims import Claims
 from .layout import level_tiles, make_store
+from .progress import Progress
 from .refine import beyond, crossed, doubled
 from .tiles import Tiles
 
@@ -31,7 +33,7 @@ def execute(
     *,
     workers: int = 0,
     scheduler: str | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
     notice: Callable[[str], Any] = warnings.warn,
 ) -> None:
     """Computes the tiles of a sweep that its store lacks.
@@ -44,8 +46,8 @@ def execute(
 
     - `store`: the folder, made where there is none.
     - `workers`: so many processes of a local Dask cluster. `scheduler`: the address of a Dask
-        scheduler whose workers see the same folder. Neither: this process.
-    - `progress`: whether to show how far it is and the time left.
+        scheduler whose workers see the same folder, or its scheduler file. Neither: this process.
+    - `progress`: is told how far it is.
     - `notice`: is told what the user should know, a sentence at a time.
 
     **Raises:** `ValueError` for a store of another sweep, `OSError` where it cannot be written.
@@ -60,19 +62,21 @@ def execute(
         from .distributed import on_cluster
 
         cluster = on_cluster(workers, scheduler)
-    with cluster as runner, _bar(progress) as bar:
-        classes = None
+    tell = progress or (lambda what, done, total: None)
+    with cluster as runner:
+        classes, done, total = None, 0, 0
         for k in range(len(sweep.levels)):
-            tiles = level_tiles(store, k)
+            tiles, what = level_tiles(store, k), f"level {k}" if k else store.name
             wanted = list(range(len(tiles.tiling)))
             if classes is not None:
-                classes, wanted = _crossed(sweep, k, classes)
+                wanted = crossed(classes, _axes(sweep), tiles.tiling)
             missing = _missing(tiles, wanted, notice)
-            if bar is not None:
-                _expect(bar, f"level {k}" if k else store.name, tiles, wanted, missing)
+            total += _lanes(tiles, wanted)
+            done += _lanes(tiles, wanted) - _lanes(tiles, missing)
+            tell(what, done, total)
             for tile in runner(sweep, store, k, missing):
-                if bar is not None:
-                    bar.update(_lanes(tiles, [tile]))
+                done += _lanes(tiles, [tile])
+                tell(what, done, total)
             if sweep.refine is not None:
                 classes = _classes(sweep, store, k, wanted, classes)
 
@@ -82,10 +86,12 @@ def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> l
     states = tiles.states(wanted)
     damaged = [tile for tile, state in states.items() if state == "damaged"]
     with Claims(tiles.claims_file) as claims:
+        for tile in damaged:
+            if claims.take(tile):  # else another process is mending it
+                tiles.forget(tile)
+                claims.free(tile)
         if claims.take(0, len(tiles.tiling)):  # nobody else is at work
             tiles.sweep_up()
-            for tile in damaged:
-                tiles.forget(tile)
             claims.free(0, len(tiles.tiling))
     if damaged:
         named = ", ".join(map(str, damaged[:8])) + (", …" if len(damaged) > 8 else "")
@@ -172,29 +178,10 @@ def _classes(
     return found
 
 
-def _crossed(sweep: "Sweep", level: int, classes: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    return classes, crossed(classes, _axes(sweep), sweep.levels[level].tiling)
-
-
 def _axes(sweep: "Sweep") -> tuple[int, ...]:
     assert sweep.refine is not None
     return tuple(sweep.levels[0].dims.index(dim) for dim in sweep.refine.dims)
 
 
 def _lanes(tiles: Tiles, which: list[int]) -> int:
-    return sum(int(np.prod([s.stop - s.start for s in tiles.tiling.block(t)])) for t in which)
-
-
-def _expect(bar: Any, label: str, tiles: Tiles, wanted: list[int], missing: list[int]) -> None:
-    """More lanes on the bar; those that were kept do not count in its rate."""
-    lanes, kept = _lanes(tiles, wanted), _lanes(tiles, wanted) - _lanes(tiles, missing)
-    bar.set_description(label, refresh=False)
-    bar.total += lanes
-    bar.initial += kept
-    bar.update(kept)
-
-
-def _bar(progress: bool) -> AbstractContextManager[Any]:
-    from tqdm import tqdm
-
-    return tqdm(total=0, unit="lane", dynamic_ncols=True) if progress else nullcontext()
+    return sum(math.prod(s.stop - s.start for s in tiles.tiling.block(t)) for t in which)

@@ -115,7 +115,11 @@ class Tiling:
         return math.prod(self.counts)
 
     def place(self, index: int) -> tuple[int, ...]:
-        return tuple(int(i) for i in np.unravel_index(index, self.counts))
+        place = []
+        for count in reversed(self.counts):
+            index, i = divmod(index, count)
+            place.append(i)
+        return tuple(reversed(place))
 
     def block(self, index: int) -> Block:
         """Where a tile lies."""

@@ -23,6 +23,10 @@ FORMAT = 1
 _INDIFFERENT = ("xarray", "zarr")
 
 
+class AnotherSweepError(ValueError):
+    """A store holds other numbers than those that are asked for."""
+
+
 def level_folder(store: Path, level: int) -> Path:
     """The group of a level."""
     return store / REFINED / str(level) if level else store
@@ -31,8 +35,8 @@ def level_folder(store: Path, level: int) -> Path:
 def make_store(sweep: "Sweep", store: Path) -> None:
     """Makes the store of a sweep, or checks that the one that is there is this sweep's.
 
-    **Raises:** `ValueError`, with the difference, for a store of something else; `OSError` where it
-    cannot be written.
+    **Raises:** `AnotherSweepError`, with the difference; `ValueError` for what is no store of a
+    sweep; `OSError` where it cannot be written.
     """
     description = sweep.description()
     if not store.exists():
@@ -104,7 +108,7 @@ def _check(store: Path, description: dict[str, Any]) -> None:
     here = json.loads(json.dumps(description)) | {"version": versions()}
     differences = list(_differences(there, here))
     if differences:
-        raise ValueError(
+        raise AnotherSweepError(
             f"{store} holds another sweep: {'; '.join(differences)}. Name another store, or run "
             "what this one was made with."
         )

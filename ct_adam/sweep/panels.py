@@ -108,7 +108,7 @@ class Panel:
     params: PyTree
     steps: int
     cells: int
-    tolerances: dict[str, float]
+    tolerances: dict[str, Any]
     optimizer: str = "Adam"
     """the discrete side; theory's bound is Adam's alone"""
 

@@ -1,34 +1,40 @@
 """Where Adam is stable over (b1, b2): measured, with the flow and with the optimizer."""
 
+import tempfile
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import PyTree
 
-from ..ensemble import ensemble
 from ..ensemble.reductions import largest
 from ..simulate import OUTCOME, RunError
 from ..theory import stability_boundary, update_bound
+from . import axes
+from .grid import Grid
 from .panels import Panel, RegionConfig, panels_of
+from .progress import Progress
 from .provenance import provenance
+from .sweep import Sweep
 
 if TYPE_CHECKING:
     import xarray
 
 SIDES = ("optimizer", "flow")
-_TILE = 4096  # lanes between two ticks of the progress bar
 
 
 def region(
-    config: RegionConfig | None = None, progress: Callable[[str, int, int], None] | None = None
+    config: RegionConfig | None = None,
+    progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> "xarray.DataTree":
     """Measures the largest update and its growth over the square of decays.
 
     **Arguments:**
 
     - `config`: what to map. `progress(panel, done, total)` is told of each finished tile.
+    - `folder`: where the tiles are kept, so that the same call goes on where it was stopped.
 
     **Returns:** a `DataTree` with a node a panel, each over (side, b1, b2): `max_update`,
     `update_slope`, `unstable` (slope above 1/steps: EQUATIONS §2), `answered` (whether the lane
@@ -37,59 +43,41 @@ def region(
 
     **Raises:** `ValueError` for a configuration that makes no sense.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as passing:
+            return region(config, progress, Path(passing))
     import xarray
 
     config = RegionConfig() if config is None else config
     begun = time.perf_counter()
     panels = panels_of(config)
     total = sum(len(SIDES) * panel.cells**2 for panel in panels.values())
-    done = 0
-    nodes = {}
+    before, nodes = 0, {}
     for name, panel in panels.items():
-        centres = config.low + (1 - config.low) * (np.arange(panel.cells) + 0.5) / panel.cells
-        maps = []
-        for side in SIDES:
-            tiles = []
-            for tile in _tiles(centres):
-                tiles.append(_measure(panel, side, tile))
-                done += len(tiles[-1].lane)
-                if progress is not None:
-                    progress(name, done, total)
-            maps.append(xarray.concat(tiles, "lane"))
-            if np.all(maps[-1].outcome == _START):
-                raise RunError(f"{panel.title}: {OUTCOME[OUTCOME.nonfinite_start]}")
-        nodes[name] = _labelled(panel, centres, maps, config)
+
+        def tell(what: str, done: int, of: int, name: str = name, before: int = before) -> None:
+            if progress is not None:
+                progress(name, before + done, total)
+
+        map_ = _sweep(panel, config).run(folder / f"{name}.zarr", progress=tell).load()
+        nodes[name] = _labelled(panel, map_, config)
+        before += len(SIDES) * panel.cells**2
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
 
 
-def _tiles(centres: np.ndarray) -> list[dict[str, np.ndarray]]:
-    b1, b2 = (axis.ravel() for axis in np.meshgrid(centres, centres, indexing="ij"))
-    starts = range(0, b1.size, _TILE)
-    return [{"b1": b1[i : i + _TILE], "b2": b2[i : i + _TILE]} for i in starts]
-
-
-def _measure(panel: Panel, side: str, tile: dict[str, np.ndarray]) -> "xarray.Dataset":
-    metrics = ("max_update", "update_slope", "final_loss", "outcome", "evaluations")
-    count = len(tile["b1"])
-    # The last tile is filled up, so that all share one compiled program.
-    lanes = {name: np.pad(column, (0, _pad(count, panel)), "edge") for name, column in tile.items()}
-    table = ensemble(
-        panel.make[side],
+def _sweep(panel: Panel, config: RegionConfig) -> Sweep:
+    cells = axes.cells(config.low, 1, panel.cells)
+    return Sweep(
+        {side: panel.make[side] for side in SIDES},
         panel.problem,
         panel.params,
         panel.steps,
-        lanes,
-        metrics=metrics,
+        Grid(b1=cells, b2=cells),
         save=_last_update,
-        **panel.tolerances,  # pyright: ignore[reportArgumentType]
+        **panel.tolerances,
     )
-    return table.isel(lane=slice(count))
-
-
-def _pad(count: int, panel: Panel) -> int:
-    return min(_TILE, panel.cells**2) - count
 
 
 def _last_update(step: Any, params: PyTree, update: PyTree, loss: Any) -> Any:
@@ -97,37 +85,21 @@ def _last_update(step: Any, params: PyTree, update: PyTree, loss: Any) -> Any:
     return largest(update)
 
 
-def _labelled(
-    panel: Panel, centres: np.ndarray, maps: list["xarray.Dataset"], config: RegionConfig
-) -> "xarray.Dataset":
-    """The sides' lanes as one map over (side, b1, b2), with theory beside measurement."""
-    import xarray
-
-    n = len(centres)
-    dims = ("side", "b1", "b2")
-
-    def square(name: str) -> np.ndarray:
-        return np.stack([table[name].values.reshape(n, n) for table in maps])
-
-    attrs = {name: maps[0][name].attrs for name in maps[0].data_vars}
-    dataset = xarray.Dataset(
-        {
-            name: (dims, square(name), attrs[name])
-            for name in ("max_update", "update_slope", "final_loss", "outcome", "evaluations")
-        },
-        coords={
-            "side": list(SIDES),
-            "b1": ("b1", centres, {"long_name": "first-moment decay b1", "units": "1"}),
-            "b2": ("b2", centres, {"long_name": "second-moment decay b2", "units": "1"}),
-        },
-        attrs={"title": panel.title, "steps": panel.steps, "optimizer": panel.optimizer},
-    )
+def _labelled(panel: Panel, swept: "xarray.Dataset", config: RegionConfig) -> "xarray.Dataset":
+    """The sweep as one map over (side, b1, b2), with theory beside measurement."""
+    swept = swept.rename(dynamics="side").assign_coords(side=list(SIDES))
+    for side in SIDES:
+        if np.all(swept.outcome.sel(side=side) == _START):
+            raise RunError(f"{panel.title}: {OUTCOME[OUTCOME.nonfinite_start]}")
+    dims, centres = ("side", "b1", "b2"), swept.b1.values
+    dataset = swept.drop_vars("saved").drop_attrs(deep=False)
+    dataset.attrs = {"title": panel.title, "steps": panel.steps, "optimizer": panel.optimizer}
     # An update that underflowed to 0 was too small for floating point, not stable.
     tiny = np.finfo(float).tiny
-    fine = (square("outcome") == _SUCCESSFUL) & (square("saved") > tiny)
-    answered = fine & np.isfinite(square("update_slope"))
+    fine = (swept.outcome.values == _SUCCESSFUL) & (swept.saved.values > tiny)
+    answered = fine & np.isfinite(swept.update_slope.values)
     dataset["answered"] = (dims, answered, {"long_name": "lane reached its end with a number"})
-    unstable = answered & (square("update_slope") > 1 / panel.steps)
+    unstable = answered & (swept.update_slope.values > 1 / panel.steps)
     dataset["unstable"] = (dims, unstable, {"long_name": "slope of ln ‖u‖_∞ above 1/steps"})
     # "flow" also where the stream is held: between whole steps a held one exceeds its own bound.
     kinds = {"optimizer": "discrete", "flow": "flow"}

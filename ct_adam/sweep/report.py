@@ -1,6 +1,8 @@
 """A sweep in words and numbers."""
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,9 @@ from .refine import boundary
 
 if TYPE_CHECKING:
     import xarray
+
+_BLOCK = 2**26
+"""Numbers that are looked at at once."""
 
 
 def summary(dataset: "xarray.Dataset") -> dict[str, Any]:
@@ -32,14 +37,10 @@ def summary(dataset: "xarray.Dataset") -> dict[str, Any]:
         part = dataset.sel(dynamics=method) if method else dataset
         row: dict[str, Any] = {}
         if names:
-            codes, counts = np.unique(part.outcome.values, return_counts=True)
-            row["outcomes"] = {
-                names[code] if code >= 0 else "not done": int(count)
-                for code, count in zip(codes, counts, strict=True)
-            }
+            row["outcomes"] = _counts(part.outcome, names)
         for name, variable in part.data_vars.items():
             if variable.dtype.kind == "f" and name != "final_params":
-                row[str(name)] = _range(variable.values)
+                row[str(name)] = _range(variable)
         found["dynamics"][method or "all"] = row
     refine = json.loads(dataset.attrs["sweep"])["refine"]
     if refine:
@@ -48,26 +49,45 @@ def summary(dataset: "xarray.Dataset") -> dict[str, Any]:
     return found
 
 
-def _range(values: np.ndarray) -> dict[str, float] | None:
-    """Smallest, middle and largest of the finite ones."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
+def _blocks(variable: "xarray.DataArray") -> Iterator[np.ndarray]:
+    """A store may be larger than the memory: rows of it, read one after the other."""
+    rows = max(1, _BLOCK * len(variable) // max(variable.size, 1))
+    for start in range(0, len(variable), rows):
+        yield variable[start : start + rows].values
+
+
+def _counts(outcome: "xarray.DataArray", names: list[str]) -> dict[str, int]:
+    """Lanes by how they ended."""
+    total: Counter[int] = Counter()
+    for block in _blocks(outcome):
+        codes, counts = np.unique(block, return_counts=True)
+        total.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+    return {names[code] if code >= 0 else "not done": total[code] for code in sorted(total)}
+
+
+def _range(variable: "xarray.DataArray") -> dict[str, float] | None:
+    """Smallest and largest of the finite ones, and their median where they fit into memory."""
+    low, high, few = np.inf, -np.inf, []
+    for block in _blocks(variable):
+        finite = block[np.isfinite(block)]
+        if finite.size:
+            low, high = min(low, finite.min()), max(high, finite.max())
+        if variable.size <= _BLOCK:
+            few.append(finite)
+    if low > high:
         return None
-    return {
-        "min": float(finite.min()),
-        "median": float(np.median(finite)),
-        "max": float(finite.max()),
-    }
+    middle = {"median": float(np.median(np.concatenate(few)))} if few else {}
+    return {"min": float(low), **middle, "max": float(high)}
 
 
 def _edge(edge: "xarray.Dataset") -> dict[str, Any]:
     found = {
         "found": float(np.isfinite(edge.boundary.values).mean()),
-        **(_range(edge.boundary.values) or {}),
-        "uncertainty": (_range(edge.uncertainty.values) or {}).get("max"),
+        **(_range(edge.boundary) or {}),
+        "uncertainty": (_range(edge.uncertainty) or {}).get("max"),
     }
     if "spread" in edge:
-        found["spread"] = _range(edge.spread.values)
+        found["spread"] = _range(edge.spread)
     return found
 
 
@@ -83,10 +103,8 @@ def describe_sweep(dataset: "xarray.Dataset") -> str:
             lines.append(f"  {'outcome':<14}{counts}")
         for name, span in row.items():
             if name != "outcomes" and span is not None:
-                lines.append(
-                    f"  {name:<14}{span['min']:.4g} … {span['max']:.4g}, median "
-                    f"{span['median']:.4g}"
-                )
+                middle = f", median {span['median']:.4g}" if "median" in span else ""
+                lines.append(f"  {name:<14}{span['min']:.4g} … {span['max']:.4g}{middle}")
     if "boundary" in found:
         lines.append(_edge_line(found["boundary"]))
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from ..problems import AbstractProblem
 from ..problems.base import Loss
 from ..simulate.trajectory import Save
 from .grid import Grid, Tiling, slabs
+from .progress import Progress, lane_bar
 from .refine import Refine
 
 if TYPE_CHECKING:
@@ -177,13 +178,24 @@ class Sweep:
             for name, v in table.data_vars.items()
         }
 
-    def run(self, store: str | Path, **options: Any) -> "xarray.Dataset":
-        """Computes what the store lacks, and opens it; see `ct_adam.sweep.execute`."""
+    def run(
+        self, store: str | Path, *, progress: bool | Progress = False, **options: Any
+    ) -> "xarray.Dataset":
+        """Computes what the store lacks, and opens it.
+
+        - `progress`: whether to show how far it is and the time left, or who is told.
+        - `options`: `workers`, `scheduler` and `notice` of `ct_adam.sweep.execute.execute`.
+        """
         from . import opened
         from .execute import execute
 
-        execute(self, Path(store), **options)
-        return opened.open(store)  # pyright: ignore[reportReturnType]
+        if progress is True:
+            with lane_bar() as bar:
+                execute(self, Path(store), progress=bar, **options)
+        else:
+            execute(self, Path(store), progress=progress or None, **options)
+        # What was kept was looked through, what is fresh is checked when it is read.
+        return opened.open(store, check=False)  # pyright: ignore[reportReturnType]
 
     def _tile_lanes(self) -> int:
         if self.tile is not None:

@@ -46,6 +46,9 @@ class Tiles:
         some, n = next(iter(self._arrays.values())), len(arrays[STATUS].shape)
         self.tiling = Tiling(tuple(some.shape[:n]), tuple(some.chunks[:n]))
         self._status: Any = arrays[STATUS]
+        # Beyond the grid's dimensions a tile is whole: there its place is 0.
+        further = {name: len(array.shape) - n for name, array in self._arrays.items()}
+        self._further = {name: (0,) * more for name, more in further.items()} | {STATUS: ()}
 
     @property
     def claims_file(self) -> Path:
@@ -55,8 +58,7 @@ class Tiles:
         """Writes a tile, then that it is done."""
         place = self.tiling.place(tile)
         for name, array in self._arrays.items():
-            further = (0,) * (len(array.shape) - len(place))
-            array.set_block_selection((*place, *further), values[name])
+            array.set_block_selection((*place, *self._further[name]), values[name])
         self._status.set_block_selection(place, np.uint8(DONE))
 
     def read(self, name: str, tile: int) -> np.ndarray:
@@ -65,7 +67,7 @@ class Tiles:
 
     def forget(self, tile: int) -> None:
         """Takes back that a tile is done."""
-        self._path(STATUS, tile).unlink(missing_ok=True)
+        Path(self._path(STATUS, tile)).unlink(missing_ok=True)
 
     def log(self, tile: int, seconds: float) -> None:
         """Adds to this process's journal: a line a tile, with the time that it took."""
@@ -97,7 +99,7 @@ class Tiles:
     def state(self, tile: int) -> str:
         """`"done"`, `"missing"`, or `"damaged"`: a status, or a chunk, whose checksum is wrong."""
         status = self._path(STATUS, tile)
-        if not status.exists():
+        if not os.path.exists(status):
             return "missing"
         chunks = (self._path(name, tile) for name in self._arrays)
         fine = self.done(tile) and all(_checked(path) is not None for path in chunks)
@@ -115,19 +117,18 @@ class Tiles:
             for path in (self.folder / name).rglob("*.partial"):
                 path.unlink(missing_ok=True)
 
-    def _path(self, name: str, tile: int) -> Path:
-        array = self._status if name == STATUS else self._arrays[name]
-        place = self.tiling.place(tile)
-        further = (0,) * (len(array.shape) - len(place))
-        return self.folder / name / array.metadata.encode_chunk_key((*place, *further))
+    def _path(self, name: str, tile: int) -> str:
+        place = (*self.tiling.place(tile), *self._further[name])
+        return f"{self.folder}/{name}/c.{'.'.join(map(str, place))}"
 
 
-def _checked(path: Path) -> bytes | None:
+def _checked(path: str) -> bytes | None:
     """A chunk without its checksum; None if it is missing or damaged."""
     import google_crc32c
 
     try:
-        content = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            content = file.read()
     except OSError:
         return None
     body, checksum = content[:-4], content[-4:]
