@@ -10,6 +10,7 @@ import numpy as np
 
 import ct_adam as ct
 from ct_adam.caches import keep_compilations
+from ct_adam.sweep.distributed import on_cluster
 from ct_adam.sweep.execute import execute
 from ct_adam.sweep.layout import level_tiles, make_store
 from ct_adam.sweep.sweep import METRICS
@@ -89,9 +90,14 @@ def _many_tiles(quick: bool, folder: Path) -> dict[str, Any]:
     for tile in range(0, count, 100):
         tiles.forget(tile)
     found["resume, one in 100 missing"] = seconds(lambda: execute(sweep, store))
+    with on_cluster(2, None) as runner:
+        list(runner(sweep, store, 0, [0, 1]))  # both have the sweep
+        found["as tasks that find their tile done"] = seconds(
+            lambda: list(runner(sweep, store, 0, list(range(count))))
+        )
     print(f"\n{count} tiles of {len(METRICS)} variables")
     for what, spent in found.items():
-        print(f"{what:<28}{spent:7.2f} s")
+        print(f"{what:<36}{spent:7.2f} s")
     return {"title": "many tiles", "tiles": count, "seconds": found}
 
 

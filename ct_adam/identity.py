@@ -19,9 +19,14 @@ def program_hash(function: Callable[..., PyTree], *arguments: PyTree) -> str:
         >>> program_hash(lambda x: 2 * x, 1.0) == program_hash(lambda x: 3 * x, 1.0)
         False
     """
-    program = jax.make_jaxpr(function)(*arguments)
+    return hash_and_shapes(function, *arguments)[0]
+
+
+def hash_and_shapes(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[str, PyTree]:
+    """The same, and the shapes of what it returns, from one trace."""
+    program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses differ between processes
     digest = hashlib.sha256(f"{text}{jax.tree.structure(arguments)}".encode())
     for leaf in (*program.consts, *jax.tree.leaves(arguments)):
         digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+    return digest.hexdigest(), shapes

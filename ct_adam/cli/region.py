@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from .. import plotting, sweep
+from ..simulate import RunError
 from ..sweep import RegionConfig
 from ..sweep.layout import AnotherSweepError
 from ..sweep.progress import lane_bar
@@ -48,6 +49,9 @@ def _measured(config: RegionConfig, tiles: Path) -> Any:
     except AnotherSweepError:
         shutil.rmtree(tiles)
         return _measured(config, tiles)
+    except RunError:
+        shutil.rmtree(tiles)  # nothing is worth to be kept
+        raise
     except KeyboardInterrupt:
         kept = "stopped; what was done is kept" if tiles.exists() else "stopped"
         raise KeyboardInterrupt(f"{kept}: the same call goes on.") from None

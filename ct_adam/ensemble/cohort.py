@@ -107,15 +107,16 @@ def one_by_one(
     last digits would depend on the machine's cores.
     """
     count = len(next(iter(lanes.values())))
+    once = jax.jit(lambda lane: run(lane))  # one trace, for the shapes and for the loop
 
     def lane(i: Any) -> Lane:
         return {name: column[i] for name, column in lanes.items()}
 
     def step(state: Any) -> Any:
         i, done = state
-        return i + stride, jax.tree.map(lambda d, x: d.at[i].set(x), done, run(lane(i)))
+        return i + stride, jax.tree.map(lambda d, x: d.at[i].set(x), done, once(lane(i)))
 
-    row = jax.eval_shape(run, jax.eval_shape(lane, 0))
+    row = jax.eval_shape(once, jax.eval_shape(lane, 0))
     done = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), row)
     return jax.lax.while_loop(lambda s: s[0] < count, step, (first, done))[1]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ..decays import choice
-from ..identity import program_hash
+from ..identity import hash_and_shapes
 from ..problems import AbstractProblem, as_params, working_dtype
 from ..problems.base import Loss
 from ..simulate.cost import solver_budget
@@ -59,39 +59,28 @@ class Prepared:
         made, arrays = self._compiled(columns)
         return made.prepare(arrays, columns)
 
-    def template(self, lanes: Mapping[str, ArrayLike]) -> "xarray.Dataset":
-        """The table of these lanes with zeros in it: its variables, types and labels. Nothing
-        runs."""
-        columns = self._columns(lanes)
+    def template(self, lanes: Mapping[str, ArrayLike]) -> tuple["xarray.Dataset", str]:
+        """A table of one lane with zeros in it, for its variables, types and labels, and a hash of
+        what a lane computes: its program with all constants, data and starts.
+
+        Nothing runs. Lanes lend their names and types, not their values.
+        """
+        columns = {name: column[:1] for name, column in self._columns(lanes).items()}
         made, arrays = self._compiled(columns)
         made.check(arrays, columns, self.gradients)
-
-        def run(arrays: PyTree) -> PyTree:
-            program = eqx.combine(arrays, static)
-            # A lane of no step at all: its output has the same shapes.
-            return jax.vmap(lambda lane: program.output(lane, *program.init(lane)))(columns)
-
-        arrays, static = eqx.partition(self.program, eqx.is_array)
-        shapes = jax.eval_shape(run, arrays)
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-        return self._labelled(made, zeros, columns)
-
-    def fingerprint(self, lanes: Mapping[str, ArrayLike]) -> str:
-        """A hash of what a lane computes: its program with all constants, data and starts.
-
-        The same in every process; lanes lend their names and types, not their values.
-        """
-        lane = {name: jnp.asarray(column[0]) for name, column in self._columns(lanes).items()}
-        arrays, static = eqx.partition(self.program, eqx.is_array)
+        static = eqx.partition(self.program, eqx.is_array)[1]
+        lane = {name: jnp.asarray(column[0]) for name, column in columns.items()}
 
         def lap(arrays: PyTree, lane: dict[str, Any]) -> PyTree:
             program = eqx.combine(arrays, static)
             fixed, carry = program.init(lane)
             after = program.body(lane, fixed, carry)
-            leaves = jax.tree.leaves((fixed, after, program.output(lane, fixed, after)))
-            return leaves, program.active(fixed, after)
+            inside = jax.tree.leaves((fixed, after)), program.active(fixed, after)
+            return program.output(lane, fixed, after), inside
 
-        return program_hash(lap, arrays, lane)
+        named, (result, _) = hash_and_shapes(lap, arrays, lane)
+        zeros = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), result)
+        return self._labelled(made, zeros, columns), named
 
     def _labelled(
         self, made: Compiled, result: LaneResult, columns: dict[str, np.ndarray]

@@ -5,6 +5,7 @@ worker once, with its functions and data, and stays there compiled.
 """
 
 import hashlib
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .sweep import Sweep
 
 _RETRIES = 3
-_AHEAD = 2
+_AHEAD = 4
 """Tiles in the queue for each thread of a worker: so many that none waits."""
 _ANSWER = 10
 """Seconds for a scheduler to answer."""
@@ -94,16 +95,17 @@ def _packed(sweep: "Sweep") -> _Parcel:
 
 def _run(client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
     """Keeps the workers' queues filled; tiles that another process has taken come again later."""
-    from dask.distributed import KilledWorker, as_completed
+    from dask.distributed import as_completed
 
     if not missing:
         return
     parcel = client.scatter(_packed(sweep), broadcast=True)
     waiting, tile_of = deque(missing), {}
-    running = as_completed()
+    running = as_completed(with_results=True, raise_errors=False)
+    capacity = _Capacity(client)
 
     def submit() -> None:
-        while waiting and len(tile_of) < _AHEAD * max(1, sum(client.nthreads().values())):
+        while waiting and len(tile_of) < _AHEAD * capacity.threads():
             tile = waiting.popleft()
             job = (parcel, str(store.absolute()), level, tile)
             future = client.submit(_task, *job, pure=False, retries=_RETRIES)
@@ -112,21 +114,43 @@ def _run(client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int
 
     submit()
     try:
-        for future in running:
+        for future, result in running:
             tile = tile_of.pop(future.key)
-            if future.result():
+            if future.status == "error":
+                raise _told(result[1], tile, store)
+            if result:
                 yield tile
             else:
                 waiting.append(tile)
                 time.sleep(PAUSE)
             submit()
-    except KilledWorker:
-        raise OSError(
-            f"Tile {tile} of {store} has killed {_RETRIES + 1} workers, out of memory perhaps. All "
-            "finished tiles are kept: take smaller tiles (in another store), or larger machines."
-        ) from None
     finally:
         client.cancel([*running.futures])
+
+
+class _Capacity:
+    """The threads of all workers, asked for now and then: workers come and go, and each asking is
+    a journey to the scheduler."""
+
+    def __init__(self, client: Any):
+        self._client, self._known, self._asked = client, 1, -math.inf
+
+    def threads(self) -> int:
+        if time.monotonic() > self._asked + _PATIENCE / 10:
+            self._known = max(1, sum(self._client.nthreads().values()))
+            self._asked = time.monotonic()
+        return self._known
+
+
+def _told(error: BaseException, tile: int, store: Path) -> BaseException:
+    from dask.distributed import KilledWorker
+
+    if not isinstance(error, KilledWorker):
+        return error
+    return OSError(
+        f"Tile {tile} of {store} has killed {_RETRIES + 1} workers, out of memory perhaps. All "
+        "finished tiles are kept: take smaller tiles (in another store), or larger machines."
+    )
 
 
 _sweeps: OrderedDict[str, "Sweep"] = OrderedDict()

@@ -71,7 +71,7 @@ def is_sweep(attributes: dict[str, Any]) -> bool:
 def _create(sweep: "Sweep", description: dict[str, Any], store: Path) -> None:
     writable_folder(store.parent)
     partial = store.with_name(f".{store.name}.{uuid.uuid4().hex}")
-    template = sweep.template()
+    template = sweep.template
     attributes = {
         **origin(sweep.config),
         **template.attrs,

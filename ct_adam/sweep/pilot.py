@@ -55,9 +55,7 @@ def estimate(sweep: Sweep) -> Estimate:
         left = 1 - pilot.lanes / share
         seconds += share * pilot.per_lane
         variance += left * (share * pilot.per_lane * pilot.spread) ** 2 / pilot.lanes
-    row = sum(
-        v.dtype.itemsize * math.prod(v.shape[1:]) for v in sweep.template().data_vars.values()
-    )
+    row = sum(v.dtype.itemsize * math.prod(v.shape[1:]) for v in sweep.template.data_vars.values())
     return Estimate(
         lanes=level.size,
         tiles=len(tiling),

@@ -137,15 +137,19 @@ class Sweep:
             return [self._level(self.grid, tile)]
         return [self._level(g, self.refine.tile_of(g)) for g in self.refine.grids(self.grid)]
 
-    def template(self) -> "xarray.Dataset":
-        """A table of one lane, for its variables and labels."""
+    @cached_property
+    def templates(self) -> dict[str, tuple["xarray.Dataset", str]]:
+        """By method a table of one lane, for its variables and labels, and its program's hash."""
         lanes = self.grid.lanes(np.zeros(1, int))
-        found = [ensemble.template(lanes) for ensemble in self.ensembles.values()]
-        return found[0]
+        return {name: ensemble.template(lanes) for name, ensemble in self.ensembles.items()}
+
+    @property
+    def template(self) -> "xarray.Dataset":
+        """The table that all methods share."""
+        return next(iter(self.templates.values()))[0]
 
     def description(self) -> dict[str, Any]:
         """What makes this sweep another than the next one: of JSON's types, by name."""
-        lanes = self.grid.lanes(np.zeros(1, int))
         refine = None if self.refine is None else vars(self.refine) | {"dims": [*self.refine.dims]}
         return {
             **{f"axis {dim}": word for dim, word in self.grid.words().items()},
@@ -162,7 +166,7 @@ class Sweep:
             "device": jax.devices()[0].device_kind,
             "float64": bool(jax.config.jax_enable_x64),
             "config": dict(self.config),
-            "program": {name: e.fingerprint(lanes) for name, e in self.ensembles.items()},
+            "program": {name: named for name, (_, named) in self.templates.items()},
         }
 
     def compute(self, level: int, tile: int) -> dict[str, np.ndarray]:
