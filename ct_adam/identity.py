@@ -25,8 +25,9 @@ def program_hash(function: Callable[..., PyTree], *arguments: PyTree) -> str:
 def hash_and_shapes(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[str, PyTree]:
     """The same, and the shapes of what it returns, from one trace."""
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses differ between processes
-    digest = hashlib.sha256(f"{text}{jax.tree.structure(arguments)}".encode())
+    text = f"{program.jaxpr}{jax.tree.structure(arguments)}"
+    text = re.sub(r"0x[0-9a-f]+", "", text)  # addresses differ between processes
+    digest = hashlib.sha256(text.encode())
     for leaf in (*program.consts, *jax.tree.leaves(arguments)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest(), shapes

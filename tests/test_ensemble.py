@@ -125,7 +125,7 @@ def test_pytrees_and_observables():
     assert str(table.parameter.values[0]) == "[0][0][0, 0]"
     alone = ct.solve(ct.AdamFlow(1e-2), problem, params, 5, save_steps=[5])
     np.testing.assert_allclose(
-        table["saved['norm']"][1], jnp.linalg.norm(alone.params[0][0][0]), rtol=1e-9
+        table.saved_norm[1], jnp.linalg.norm(alone.params[0][0][0]), rtol=1e-9
     )
     assert outcome_name(alone.result) == "successful"
 

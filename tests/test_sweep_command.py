@@ -52,7 +52,7 @@ def test_json_is_one_object_with_the_same_numbers(tmp_path, capsys):
 
 def test_toml_is_the_same_as_flags(tmp_path, capsys):
     file = tmp_path / "map.toml"
-    file.write_text('b1 = "linear:0.5:0.9:4"\nb2 = [0.9, 0.99]\nsteps = 7\nlearning_rate = 1e-3\n')
+    file.write_text('b1 = "linear:0.5:0.9:4"\nb2 = [0.9, 0.99]\nsteps = 7\nlearning-rate = 1e-3\n')
     words = ["--file", str(file), "--steps", "5"]  # a flag goes before the file
     said(capsys, [*words, "--out", str(tmp_path / "a.zarr")])
     said(capsys, [*SMALL, "--learning-rate", "1e-3", "--out", str(tmp_path / "b.zarr")])
@@ -85,6 +85,7 @@ def test_curve_takes_the_place_of_both_decays(tmp_path, capsys):
         (["--b1", "linear:0.5"], "b1: axis 'linear:0.5': write linear:START:STOP:NUM"),
         (["--b1", "linear:0.5:1:3"], r"b1 = 1 must be in [0, 1)"),
         (["--b1", "normal:0.9:0.999:4"], "say --curve"),
+        (["--curve", "normal:0.9:0.99:4", "--b1", "0.9"], "curve sets b1 and b2: leave b1"),
         (["--curve", "linear:0.5:0.9:4"], "give normal:B1:B2:NUM"),
         (["--seed", "0.5,1.5"], "give whole numbers"),
         (["--problem", "nonsense"], "problem 'nonsense' is unknown"),
@@ -204,12 +205,19 @@ def test_what_a_users_loss_closes_over_differs_by_seed(tmp_path, monkeypatch):
 def test_dry_run_predicts_and_writes_nothing(tmp_path, capsys):
     store = tmp_path / "s.zarr"
     out, _ = said(capsys, [*SMALL, "--dry-run", "--out", str(store), "--workers", "2"])
-    assert "8 lanes in 1 tiles of 8" in out
+    assert "8 lanes in 1 tiles of at most 8 (cohort), 1 of them to do" in out
     for word in ("time", "memory", "for 2", "disk"):
         assert word in out
     assert not store.exists()
-    out, _ = said(capsys, [*SMALL, "--dry-run", "--json"])
+    out, _ = said(capsys, [*SMALL, "--dry-run", "--json", "--out", str(store)])
     assert json.loads(out)["lanes"] == 8
+    # What is done is not counted, and a store of another sweep is told now.
+    said(capsys, [*SMALL, "--out", str(store)])
+    out, _ = said(capsys, [*SMALL, "--dry-run", "--json", "--out", str(store)])
+    assert json.loads(out)["tiles_left"] == 0
+    assert json.loads(out)["seconds"] == {"": 0}
+    _, err = said(capsys, [*SMALL, "--steps", "6", "--dry-run", "--out", str(store)], 2)
+    assert "holds another sweep" in err
 
 
 def test_pilot_predicts_the_work(tmp_path, monkeypatch):
@@ -234,7 +242,7 @@ def test_pilot_predicts_the_work(tmp_path, monkeypatch):
     assert len(sample) == found.pilot_lanes
     error = work.std() / np.sqrt(len(sample))
     assert abs(sample.mean() - work.mean()) < 4 * error
-    assert found.uncertainty / found.seconds == pytest.approx(
+    assert found.uncertainty / found.seconds[""] == pytest.approx(
         sample.std() / sample.mean() / np.sqrt(len(sample)) * np.sqrt(1 - len(sample) / work.size)
     )
     row = 3 * 8 + 4 + 8  # three floats, an outcome, a count

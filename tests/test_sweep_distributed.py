@@ -141,3 +141,20 @@ def test_error_of_a_tile_is_the_users(tmp_path):
     (store / "max_update" / "c.0.3").mkdir()  # nothing can be written there
     with pytest.raises(OSError, match=r"Tile 3 of .* was not written: .* All finished tiles"):
         swept().run(store, workers=1)
+
+
+def test_losses_that_close_over_their_seeds_travel(tmp_path, monkeypatch):
+    """A factory of functions, the most natural one; workers make the sweep by its names."""
+    (tmp_path / "mine_distributed.py").write_text(
+        "import jax.numpy as jnp\n"
+        "def bowl(seed):\n"
+        "    return lambda x: jnp.sum((x - seed) ** 2), jnp.zeros(2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    config = SweepConfig(
+        problem="mine_distributed:bowl", b1="0.8,0.9", b2="0.99", seed="1,2", steps=3, tile=1
+    )
+    a = sweep_of(config).run(tmp_path / "a.zarr")
+    same(sweep_of(config).run(tmp_path / "b.zarr", workers=1), a)
+    assert float(a.final_loss.sel(b1=0.9, seed=2)) > float(a.final_loss.sel(b1=0.9, seed=1))

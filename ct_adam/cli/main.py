@@ -1,8 +1,11 @@
 """Commands, and what becomes of an error: one sentence and exit code 2."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         app.command(compare)
         app.command(sweep.command(words if words[:1] == ["sweep"] else []))
         app.command(version)
-        app.cli(prog="ct-adam", args=words)
+        with _termination_as_ctrl_c():
+            app.cli(prog="ct-adam", args=words)
     except (ValueError, RunError, OSError) as error:
         if os.environ.get("CT_ADAM_TRACEBACK"):
             raise
@@ -36,6 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ct-adam: {str(stopped) or 'stopped; no file was changed.'}", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _termination_as_ctrl_c() -> Iterator[None]:
+    """What a time limit sends before it kills ends a sweep as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there may signals be asked for
+        return
+    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def version() -> None:

@@ -43,9 +43,16 @@ def region(
 
 def _measured(config: RegionConfig, tiles: Path) -> Any:
     """The map, its tiles kept until it is written; those of changed code are made anew."""
+    reached = (0, 0)
     try:
         with lane_bar() as bar:
-            return sweep.region(config, bar, tiles)
+
+            def tell(what: str, done: int, total: int) -> None:
+                nonlocal reached
+                reached = (done, total)
+                bar(what, done, total)
+
+            return sweep.region(config, tell, tiles)
     except AnotherSweepError:
         shutil.rmtree(tiles)
         return _measured(config, tiles)
@@ -53,8 +60,12 @@ def _measured(config: RegionConfig, tiles: Path) -> Any:
         shutil.rmtree(tiles)  # nothing is worth to be kept
         raise
     except KeyboardInterrupt:
-        kept = "stopped; what was done is kept" if tiles.exists() else "stopped"
-        raise KeyboardInterrupt(f"{kept}: the same call goes on.") from None
+        done, total = reached
+        raise KeyboardInterrupt(
+            f"stopped; {done} of {total} lanes are kept: the same call goes on."
+            if done
+            else "stopped before the first tile."
+        ) from None
 
 
 def _seconds(tree: Any) -> str:

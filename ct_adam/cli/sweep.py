@@ -72,7 +72,9 @@ def command(argv: Sequence[str]) -> Any:
         del file, resume  # they were read before the flags
         made = sweep_of(config)
         if dry_run:
-            found = estimate(made)
+            if not json_:
+                _note("compiling, and running a few lanes …")
+            found = estimate(made, out)
             text = describe_estimate(found, max(workers, 1), made.refine is not None)
             print(json.dumps(asdict(found)) if json_ else text)
             return

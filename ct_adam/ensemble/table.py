@@ -72,8 +72,8 @@ def to_dataset(
         else:
             variables[name] = ("lane", np.asarray(values[name]), _attrs(_LABELS[name]))
     for path, leaf in jax.tree_util.tree_leaves_with_path(result.saved):
-        name = "saved" + jax.tree_util.keystr(path)
-        dims = ["lane", *(f"{name}.{axis}" for axis in range(leaf.ndim - 1))]
+        name = "_".join(["saved", *(jax.tree_util.keystr((k,), simple=True) for k in path)])
+        dims = ["lane", *(f"{name}_{axis}" for axis in range(leaf.ndim - 1))]
         variables[name] = (dims, np.asarray(leaf))
     return xarray.Dataset(variables, coords, attrs)
 

@@ -135,7 +135,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         tile=config.tile,
         refine=refine,
         config=asdict(config),
-    )
+    ).made_by(sweep_of, config)
 
 
 def read_config(file: Path) -> SweepConfig:
@@ -158,6 +158,7 @@ def read_config(file: Path) -> SweepConfig:
 def config_from(table: Mapping[str, Any]) -> SweepConfig:
     """A configuration from a table, numbers and lists as words."""
     known = {field.name: field for field in fields(SweepConfig)}
+    table = {name.replace("-", "_"): value for name, value in table.items()}
     for name in table:
         if name not in known:
             raise ValueError(f"{name!r} is unknown: there are {', '.join(known)}.")
@@ -186,6 +187,9 @@ def _axes(config: SweepConfig) -> dict[str, Axis]:
         raise ValueError(f"seed = {config.seed!r}: give whole numbers, or seeds:NUM.")
     if not config.curve:
         return axes
+    for name in ("b1", "b2"):
+        if getattr(config, name) != getattr(SweepConfig, name):
+            raise ValueError(f"curve sets b1 and b2: leave {name} = {getattr(config, name)} out.")
     curve = parse(config.curve)
     if set(curve.columns) != {"b1", "b2"}:
         raise ValueError(

@@ -97,7 +97,10 @@ def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> l
         named = ", ".join(map(str, damaged[:8])) + (", …" if len(damaged) > 8 else "")
         plural = "s" if len(damaged) > 1 else ""
         notice(f"{tiles.folder}: damaged and computed anew: tile{plural} {named}.")
-    return [tile for tile, state in states.items() if state != "done"]
+    missing = [tile for tile, state in states.items() if state != "done"]
+    # Spread by the golden ratio: dear and cheap tiles take turns, so that the time left is about
+    # right from the start, and an unfinished map is a coarse one.
+    return sorted(missing, key=lambda tile: tile * 0.6180339887498949 % 1)
 
 
 def _here(sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:

@@ -4,9 +4,11 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from .layout import level_tiles, make_store
 from .sweep import Sweep
 
 _LONG_ENOUGH = 1.0
@@ -17,58 +19,82 @@ _LONG_ENOUGH = 1.0
 class Estimate:
     """What a sweep costs.
 
-    - `lanes`, `tiles`, `lanes_per_tile`: of the coarse grid where it is refined.
-    - `pilot_lanes`: lanes that were run to tell. `compile_seconds`: before the first lane.
-    - `seconds`: of the whole sweep on this machine in one process, with `uncertainty` (one standard
-        error, of how much lanes differ). `memory_bytes`: largest resident set of a process.
-    - `disk_bytes`: of the store, at most. `engines`: by method.
+    - `lanes`, `tiles`, `lanes_per_tile` (at most): of the coarse grid where it is refined.
+    - `tiles_left`: that a store lacks.
+    - `pilot_lanes`: lanes that were run to tell. `compile_seconds`: before the first lane, less
+        when it was compiled before.
+    - `seconds`: by method, of the lanes that are left, on this machine in one process, with
+        `uncertainty` (one standard error of their sum, of how much lanes differ).
+    - `memory_bytes`: largest resident set of a process. `disk_bytes`: of the store, at most.
+    - `engines`: by method.
     """
 
     lanes: int
     tiles: int
     lanes_per_tile: int
+    tiles_left: int
     pilot_lanes: int
     compile_seconds: float
-    seconds: float
+    seconds: dict[str, float]
     uncertainty: float
     memory_bytes: int
     disk_bytes: int
     engines: dict[str, str]
 
 
-def estimate(sweep: Sweep) -> Estimate:
+def estimate(sweep: Sweep, store: Path | None = None) -> Estimate:
     """Runs a sample of lanes, spread evenly over the grid, and no more than it takes to tell.
 
     Every method has its own; a sample grows until a call of it takes a second or is a tile. Nothing
     is written.
+
+    - `store`: one that may hold a part of the sweep already.
+
+    **Raises:** `ValueError` for a store of another sweep.
     """
+    begun = time.perf_counter()
     level = sweep.levels[0]
-    tiling, methods = level.tiling, len(sweep.ensembles)
-    seconds = variance = compiling = 0.0
-    lanes = 0
-    for name in sweep.ensembles:
-        pilot = _pilot(sweep, name, tiling.lanes)
-        lanes += pilot.lanes
-        compiling += pilot.compile_seconds
-        share = level.size / methods
-        # The sample's lanes are all there are, where it takes them all.
-        left = 1 - pilot.lanes / share
-        seconds += share * pilot.per_lane
-        variance += left * (share * pilot.per_lane * pilot.spread) ** 2 / pilot.lanes
+    left = _lanes_left(sweep, store)
+    pilots = {name: _pilot(sweep, name, level.tiling.lanes) for name in sweep.ensembles}
+    spent = sum(pilot.seconds for pilot in pilots.values())
+    # A sample that is everything leaves nothing to guess.
+    errors = [
+        pilot.per_lane * pilot.spread * left[name][1] * math.sqrt(1 / p - 1 / sweep.grid.size)
+        for name, pilot in pilots.items()
+        for p in [pilot.lanes]
+    ]
+    lanes = sum(pilot.lanes for pilot in pilots.values())
     row = sum(v.dtype.itemsize * math.prod(v.shape[1:]) for v in sweep.template.data_vars.values())
     return Estimate(
         lanes=level.size,
-        tiles=len(tiling),
-        lanes_per_tile=tiling.lanes,
+        tiles=len(level.tiling),
+        lanes_per_tile=level.tiling.lanes,
+        tiles_left=sum(tiles for tiles, _ in left.values()),
         pilot_lanes=lanes,
-        compile_seconds=compiling,
-        seconds=seconds,
-        uncertainty=math.sqrt(variance),
+        compile_seconds=max(0.0, time.perf_counter() - begun - spent),
+        seconds={name: pilot.per_lane * left[name][1] for name, pilot in pilots.items()},
+        uncertainty=math.hypot(*errors),
         # A tile's table exists about four times over: lanes, carries, results, what is written.
-        memory_bytes=_resident() + 4 * max(0, tiling.lanes - lanes) * row,
+        memory_bytes=_resident() + 4 * max(0, level.tiling.lanes - lanes) * row,
         disk_bytes=level.size * row,
         engines=sweep.engines,
     )
+
+
+def _lanes_left(sweep: Sweep, store: Path | None) -> dict[str, tuple[int, int]]:
+    """By method the tiles and the lanes that a store lacks."""
+    tiling, names = sweep.levels[0].tiling, [*sweep.ensembles]
+    states: dict[int, str] = {}
+    if store is not None and store.exists():
+        make_store(sweep, store)  # only checks it
+        states = level_tiles(store, 0).states(range(len(tiling)))
+    left: dict[str, tuple[int, int]] = {name: (0, 0) for name in names}
+    for tile in range(len(tiling)):
+        if states.get(tile) != "done":
+            name = names[tile * len(names) // len(tiling)]
+            lanes = math.prod(s.stop - s.start for s in tiling.block(tile))
+            left[name] = (left[name][0] + 1, left[name][1] + lanes)
+    return left
 
 
 @dataclass(frozen=True)
@@ -77,29 +103,29 @@ class _Pilot:
     per_lane: float
     spread: float
     """Standard deviation of a lane's cost over its mean."""
-    compile_seconds: float
+    seconds: float
+    """Spent on lanes, not on their compilation."""
 
 
 def _pilot(sweep: Sweep, name: str, most: int) -> _Pilot:
     ensemble, size = sweep.ensembles[name], sweep.grid.size
-    count = min(16, most, size)
+    count, spent = min(16, most, size), 0.0
     while True:
         # Evenly spread by the golden ratio: no axis's period is that of the sample.
         points = np.sort((np.arange(count) * 0.6180339887498949 % 1 * size).astype(int))
         lanes = sweep.grid.lanes(points)
-        begun = time.perf_counter()
-        ensemble.table(lanes)
-        first = time.perf_counter() - begun
+        ensemble.table(lanes)  # compiles
         begun = time.perf_counter()
         table = ensemble.table(lanes)
-        second = time.perf_counter() - begun
-        if second >= _LONG_ENOUGH or count == min(most, size):
+        seconds = time.perf_counter() - begun
+        spent += 2 * seconds
+        if seconds >= _LONG_ENOUGH or count == min(most, size):
             break
-        growth = max(2.0, min(8.0, 2 * _LONG_ENOUGH / second))
+        growth = max(2.0, min(8.0, 2 * _LONG_ENOUGH / seconds))
         count = min(int(count * growth), most, size)
     work = table["evaluations"].values if "evaluations" in table else np.ones(count)
     spread = float(np.std(work) / max(np.mean(work), 1e-300))
-    return _Pilot(count, second / count, spread, max(0.0, first - second))
+    return _Pilot(count, seconds / count, spread, spent)
 
 
 def _resident() -> int:
@@ -112,13 +138,20 @@ def _resident() -> int:
 
 def describe_estimate(found: Estimate, workers: int = 1, refined: bool = False) -> str:
     """The estimate in a few lines of plain text."""
+    total = sum(found.seconds.values())
     lines = [
-        f"{found.lanes} lanes in {found.tiles} tiles of {found.lanes_per_tile} "
-        f"({', '.join(sorted(set(found.engines.values())))}); pilot of {found.pilot_lanes} lanes",
-        f"time    {duration(found.seconds)} ± {duration(found.uncertainty)} in one process, after "
-        f"{duration(found.compile_seconds)} of compilation",
-        f"memory  {size(found.memory_bytes)} a process"
-        + (f", {size(workers * found.memory_bytes)} for {workers}" if workers > 1 else ""),
+        f"{found.lanes} lanes in {found.tiles} tiles of at most {found.lanes_per_tile} "
+        f"({', '.join(sorted(set(found.engines.values())))}), {found.tiles_left} of them to do; "
+        f"pilot of {found.pilot_lanes} lanes",
+        f"time    {duration(total)} ± {duration(found.uncertainty)} in one process; the pilot's "
+        f"compilation took {duration(found.compile_seconds)}",
+    ]
+    if len(found.seconds) > 1:
+        shares = ", ".join(f"{name} {duration(s)}" for name, s in found.seconds.items())
+        lines.append(f"        of it {shares}")
+    several = f", {size(workers * found.memory_bytes)} for {workers}" if workers > 1 else ""
+    lines += [
+        f"memory  {size(found.memory_bytes)} a process{several}",
         f"disk    {size(found.disk_bytes)} at most",
     ]
     if refined:

@@ -61,6 +61,8 @@ def git_hash() -> str:
         return done.stdout.strip()
 
     try:
+        # A package installed below a repository of somebody else's is none of its files.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         changed = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
         return git("rev-parse", "--short", "HEAD") + changed
     except (OSError, subprocess.SubprocessError):

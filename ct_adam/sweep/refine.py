@@ -5,6 +5,7 @@ covers a quarter of its area; it is computed where the class of the parent cells
 their neighbours, is not everywhere the same. What is smaller than a cell of level 0 is not found.
 """
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,19 +26,19 @@ class Refine:
         `threshold`, or no number (it broke down on the way).
     - `threshold`: by default 1/steps for `update_slope`, the criterion of EQUATIONS §2.
     - `dims`: the two axes that are refined; `ct.axes.cells` both.
-    - `tile`: cells a side of a tile, even.
+    - `tile`: cells a side of a tile, even; by default 8, 4 or 2, as the grid allows.
     """
 
     resolution: float = 2.0**-10
     variable: str = "update_slope"
     threshold: float | None = None
     dims: tuple[str, str] = ("b1", "b2")
-    tile: int = 8
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         if not self.resolution > 0:
             raise ValueError(f"resolution = {self.resolution} must be positive.")
-        if self.tile < 2 or self.tile % 2:
+        if self.tile is not None and (self.tile < 2 or self.tile % 2):
             raise ValueError(f"tile = {self.tile} cells a side must be even to be cut in two.")
         if self.threshold is None and self.variable != "update_slope":
             raise ValueError(f"threshold: say where the boundary of {self.variable} lies.")
@@ -45,26 +46,38 @@ class Refine:
     def threshold_of(self, steps: int) -> float:
         return 1 / steps if self.threshold is None else self.threshold
 
+    def _side(self, grid: Grid) -> int:
+        if self.tile is not None:
+            return self.tile
+        counts = [len(grid.axes[dim]) for dim in self.dims]
+        return next((n for n in (8, 4) if not any(count % n for count in counts)), 2)
+
     def grids(self, grid: Grid) -> list[Grid]:
         """The grid of every level, the coarse one first."""
         for dim in self.dims:
             if dim not in grid.axes:
                 raise ValueError(f"refine: the grid has no axis {dim!r}: it has {grid.dims}.")
-            if len(grid.axes[dim]) % self.tile:
+        grid.finer(self.dims)  # says so if an axis has no cells
+        side = self._side(grid)
+        for dim in self.dims:
+            if len(grid.axes[dim]) % side:
                 count = len(grid.axes[dim])
-                raise ValueError(f"refine: {count} cells of {dim} are no multiple of {self.tile}.")
+                raise ValueError(
+                    f"refine: {dim} has {count} cells: give it a multiple of {side}, the side of "
+                    "a tile."
+                )
         levels = [grid]
         while True:
-            finer = levels[-1].finer(self.dims)  # also says so if an axis has no cells
             # A resolution of 0.1 is met by a cell that rounding made 0.1 (1 + 1e-16) wide.
             if levels[-1].axes[self.dims[1]].width <= self.resolution * (1 + 1e-9):
                 return levels
-            levels.append(finer)
+            levels.append(levels[-1].finer(self.dims))
 
     def tile_of(self, grid: Grid) -> tuple[int, ...]:
         """Squares over both axes, whole in all others."""
+        side = self._side(grid)
         return tuple(
-            self.tile if dim in self.dims else length
+            side if dim in self.dims else length
             for dim, length in zip(grid.dims, grid.shape, strict=True)
         )
 
@@ -106,7 +119,7 @@ def crossed(classes: np.ndarray, axes: tuple[int, ...], tiling: Tiling) -> list[
 
 def boundary(
     dataset: "xarray.Dataset",
-    variable: str = "update_slope",
+    variable: str | None = None,
     threshold: float | None = None,
     along: str = "b2",
 ) -> "xarray.Dataset":
@@ -116,35 +129,45 @@ def boundary(
 
     **Arguments:**
 
-    - `dataset`: a sweep, as `ct.open` gives it. `variable`, `threshold`: as in `ct.Refine`.
+    - `dataset`: a sweep, as `ct.open` gives it.
+    - `variable`, `threshold`: as in `ct.Refine`; by default those that the sweep was refined with,
+        else `update_slope` and 1/steps.
     - `along`: the dimension, in rising order.
 
     **Returns:** a dataset over the other dimensions: `boundary`, midway between two neighbours of
-    different class, NaN where there are none; `uncertainty`, half their distance; `crossings`. With
-    a dimension `seed` also `mean` and `spread` (standard deviation, n − 1) over the seeds.
+    different class; `uncertainty`, half the width of the wider one's cell; `crossings`; `beyond`,
+    the share of the column that lies beyond. Without a crossing the first two are NaN, and
+    `beyond` is 0 or 1. With a dimension `seed` also `mean` and `spread` (standard deviation, n − 1)
+    over the seeds that have a boundary, and their `count`.
 
     **Raises:** `ValueError` for a name that the dataset does not have.
     """
     import xarray
 
-    for name, known in ((variable, dataset.data_vars), (along, dataset.dims)):
-        if name not in known:
-            raise ValueError(f"{name!r} is not in this dataset: choose among {sorted(known)}.")  # pyright: ignore[reportArgumentType]
+    refined = json.loads(dataset.attrs.get("sweep", "{}")).get("refine") or {}
+    if variable is None:
+        variable = str(refined.get("variable", "update_slope"))
+    if threshold is None and refined.get("variable") == variable:
+        threshold = refined["threshold"]
+    if variable not in dataset.data_vars:
+        raise ValueError(f"{variable!r} is no variable here: choose among {[*dataset.data_vars]}.")
+    if along not in dataset.dims:
+        raise ValueError(f"{along!r} is no dimension here: choose among {[*dataset.dims]}.")
     level = 1 / dataset.attrs["steps"] if threshold is None else threshold
     values = dataset[variable].transpose(..., along)
-    rows = values.dims[:-1]
-    at = dataset[along].values
+    rows, at = values.dims[:-1], dataset[along].values
     classes = beyond(values.values, level)
     changes = classes[..., 1:] != classes[..., :-1]
     last = changes.shape[-1] - 1 - np.argmax(changes[..., ::-1], axis=-1)
     some = changes.any(axis=-1)
-    middle, half = (at[1:] + at[:-1]) / 2, np.abs(np.diff(at)) / 2
+    half = np.take_along_axis(_half_widths(dataset, values), last[..., None], -1)[..., 0]
     label = {"units": "1"}
     found = xarray.Dataset(
         {
-            "boundary": (rows, np.where(some, middle[last], np.nan), label),
-            "uncertainty": (rows, np.where(some, half[last], np.nan), label),
+            "boundary": (rows, np.where(some, ((at[1:] + at[:-1]) / 2)[last], np.nan), label),
+            "uncertainty": (rows, np.where(some, half, np.nan), label),
             "crossings": (rows, changes.sum(axis=-1)),
+            "beyond": (rows, classes.mean(axis=-1), label),
         },
         coords={k: c for k, c in dataset.coords.items() if along not in c.dims},
         attrs={"variable": variable, "threshold": level, "along": along},
@@ -152,7 +175,19 @@ def boundary(
     if "seed" in found.dims:
         found["mean"] = found.boundary.mean("seed")
         found["spread"] = found.boundary.std("seed", ddof=1)
+        found["count"] = found.boundary.count("seed")
     return found
+
+
+def _half_widths(dataset: "xarray.Dataset", values: "xarray.DataArray") -> np.ndarray:
+    """Half the distance of neighbours along the last dimension; of a refined map that of the
+    coarser one's cells, as they were computed."""
+    half = np.abs(np.diff(dataset[values.dims[-1]].values)) / 2
+    if "level" not in dataset:
+        return np.broadcast_to(half, (*values.shape[:-1], len(half)))
+    level = dataset.level.broadcast_like(values).transpose(*values.dims).values
+    coarser = np.minimum(level[..., 1:], level[..., :-1])
+    return half * 2.0 ** (level.max() - coarser)
 
 
 def flattened(

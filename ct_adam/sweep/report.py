@@ -44,7 +44,7 @@ def summary(dataset: "xarray.Dataset") -> dict[str, Any]:
         found["dynamics"][method or "all"] = row
     refine = json.loads(dataset.attrs["sweep"])["refine"]
     if refine:
-        edge = boundary(dataset, refine["variable"], refine["threshold"], refine["dims"][1])
+        edge = boundary(dataset, along=refine["dims"][1])
         found["boundary"] = _edge(edge)
     return found
 
@@ -85,9 +85,11 @@ def _edge(edge: "xarray.Dataset") -> dict[str, Any]:
         "found": float(np.isfinite(edge.boundary.values).mean()),
         **(_range(edge.boundary) or {}),
         "uncertainty": (_range(edge.uncertainty) or {}).get("max"),
+        "crossings": int(edge.crossings.max()),
     }
     if "spread" in edge:
-        found["spread"] = _range(edge.spread)
+        # Of few seeds that have a boundary at all, the spread says little.
+        found["spread"] = _range(edge.spread.where(edge["count"] == edge.sizes["seed"]))
     return found
 
 
@@ -115,8 +117,10 @@ def _edge_line(edge: dict[str, Any]) -> str:
         return "boundary: none was crossed"
     line = (
         f"boundary: {edge['min']:.4f} … {edge['max']:.4f}, in {edge['found']:.0%} of the columns, "
-        f"each to ±{edge['uncertainty']:.2g}"
+        f"found on the grid to ±{edge['uncertainty']:.2g}"
     )
+    if edge["crossings"] > 1:
+        line += f"; up to {edge['crossings']} crossings a column, of which the highest counts"
     if edge.get("spread"):
         line += f"; spread over seeds at most {edge['spread']['max']:.2g}"
     return line

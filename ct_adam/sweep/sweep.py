@@ -92,9 +92,16 @@ class Sweep:
         for ensemble in self.ensembles.values():
             ensemble.check(self.grid.every_value())
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Callable[..., "Sweep"], tuple[Any, ...]]:
         """Without what is derived: a worker makes its own."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        # No field: what is copied with another field changed is made by nobody's recipe.
+        recipe = self.__dict__.get("_recipe")
+        return recipe or (_assembled, ({f.name: getattr(self, f.name) for f in fields(self)},))
+
+    def made_by(self, make: Callable[..., "Sweep"], *arguments: Any) -> "Sweep":
+        """This sweep, which travels to workers as the call that makes it."""
+        self.__dict__["_recipe"] = (make, arguments)
+        return self
 
     @cached_property
     def ensembles(self) -> dict[str, Prepared]:
@@ -210,6 +217,10 @@ class Sweep:
 
     def _level(self, grid: Grid, tile: tuple[int, ...]) -> "Level":
         return Level(grid, tile, self.methods)
+
+
+def _assembled(values: dict[str, Any]) -> Sweep:
+    return Sweep(**values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,7 +167,7 @@ def create_tiles(
             dtype=variable.dtype,
             fill_value=_nothing(variable.dtype),
             dimension_names=(*dims, *map(str, variable.dims[1:])),
-            attributes={**_plain(variable.attrs), "tiled": True},
+            attributes={**_attributes(variable.attrs), "tiled": True},
             compressors=_codecs(variable.dtype),
             chunk_key_encoding=_FLAT,
         )
@@ -208,8 +208,13 @@ def _nothing(dtype: np.dtype) -> Any:
     return {"f": np.nan, "i": -1}.get(dtype.kind, 0)
 
 
-def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    return {
+def _attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Of JSON's types; an enumeration gets a name for what is not done."""
+    plain = {
         str(name): value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in attrs.items()
     }
+    if "flag_values" in plain:
+        plain["flag_values"] = [*plain["flag_values"], -1]
+        plain["flag_meanings"] += " not_done"
+    return plain
