@@ -1,8 +1,6 @@
 """`python -m ct_adam COMMAND`, where the script `ct-adam` is not on the path."""
 
-import sys
-
-from .cli import main
+from .cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

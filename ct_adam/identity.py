@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +29,28 @@ def hash_and_shapes(function: Callable[..., PyTree], *arguments: PyTree) -> tupl
     text = f"{program.jaxpr}{jax.tree.structure(arguments)}"
     text = re.sub(r"0x[0-9a-f]+", "", text)  # addresses differ between processes
     digest = hashlib.sha256(text.encode())
-    for leaf in (*program.consts, *jax.tree.leaves(arguments)):
+    for leaf in (*constants(program), *jax.tree.leaves(arguments)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest(), shapes
+
+
+def constants(program: Any) -> Iterator[Any]:
+    """All that a program has closed over: its own, and those of the programs in it (a jitted loss,
+    a rule of its own for derivatives), which its text does not show."""
+    yield from getattr(program, "consts", ())
+    yield from inner_constants(program)
+
+
+def inner_constants(program: Any) -> Iterator[Any]:
+    """The same without its own."""
+    for equation in getattr(program, "jaxpr", program).eqns:
+        for atom in equation.invars:
+            if hasattr(atom, "val"):
+                yield atom.val
+        for value in jax.tree.leaves(equation.params, is_leaf=_is_program):
+            if _is_program(value):
+                yield from constants(value)
+
+
+def _is_program(value: Any) -> bool:
+    return hasattr(value, "eqns")

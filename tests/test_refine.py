@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import ct_adam as ct
@@ -42,8 +42,15 @@ def followed(edge, resolution, tile=4):
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.1, 0.9), st.floats(-2, 2), st.floats(-1, 1))
 def test_smooth_boundary_is_found_as_on_the_full_grid(at, slope, bend):
-    """A boundary that moves by less than a coarse cell's neighbours see is never lost."""
-    classes, truth, _ = followed(lambda x: at + slope * (x - 0.5) + bend * (x - 0.5) ** 2, 2**-7)
+    """A boundary that stays a coarse cell away from the map's rim is never lost: nearer to it a
+    region may be thinner than half a cell, which no coarse cell sees."""
+
+    def edge(x):
+        return at + slope * (x - 0.5) + bend * (x - 0.5) ** 2
+
+    heights = edge(np.linspace(0, 1, 65))
+    assume(heights.min() > 1 / 16 and heights.max() < 15 / 16)
+    classes, truth, _ = followed(edge, 2**-7)
     np.testing.assert_array_equal(classes, truth)
 
 
@@ -57,7 +64,7 @@ def test_price_is_that_of_a_coarse_map():
     for levels in (6, 8, 10):
         _, truth, lanes = followed(lambda x: 0.2 + 0.6 * x, 2.0**-levels, tile)
         assert truth.size == 4**levels
-        assert lanes <= CELLS.__len__() ** 2 + 2 * 3 * tile * 2**levels
+        assert lanes <= len(CELLS) ** 2 + 2 * 3 * tile * 2**levels
     assert lanes < 128**2 * 2  # of 1024²
 
 
@@ -83,15 +90,13 @@ def test_refined_worst_case_is_theorys_boundary(tmp_path):
     off = (found.boundary - found.b1**2)[inside]
     # From below by the criterion, from above by half a cell.
     assert float(off.max()) <= 2**-11
-    assert float(off.min()) >= -(2 / 1000 + 2**-11) - 1e-9 or _slow(found, off)
+    settled = off.b1**2 < 1 - 5 / 1000
+    assert float(off[settled].min()) >= -(2 / 1000 + 2**-11)
+    # Where the memory 1/(1 - b2) exceeds a fifth of the run, the transient of a fifth of 1/(1 - b2)
+    # steps is part of the slope: of the order of 1 - b2 itself.
+    assert float(off[~settled].min()) >= -5 / 1000
     # A full map of this resolution has 512² lanes.
     assert dataset.attrs["tiles_done"] * 64 < 128**2
-
-
-def _slow(found: xarray.Dataset, off: xarray.DataArray) -> bool:
-    """Where the memory 1/(1 − b2) exceeds the run, nothing has settled: only those may be off."""
-    late = off[off < -(2 / 1000 + 2**-11)]
-    return bool((late.b1**2 > 1 - 5 / 1000).all())
 
 
 def test_seeds_give_the_boundarys_spread(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import warnings
 from pathlib import Path
 
 import jax
@@ -165,12 +166,13 @@ def test_methods_curves_and_saved_things(tmp_path):
         np.testing.assert_allclose(found.saved_params, table.saved_params, rtol=1e-13)
 
 
-def test_lanes_do_not_feel_their_tile(tmp_path):
+@pytest.mark.parametrize("engine", ["fused", "cohort", "reference"])
+def test_lanes_do_not_feel_their_tile(tmp_path, engine):
     """Whatever tiles are computed before or beside it, a lane's numbers are bitwise the same."""
-    one = swept(engine="fused", tile=32).run(tmp_path / "a.zarr")
+    one = swept(engine=engine, tile=32).run(tmp_path / "a.zarr")
     # Reversed axes: every lane lies elsewhere in its tile.
     axes = {name: axis.columns[""][::-1] for name, axis in GRID.axes.items()}
-    two = swept(engine="fused", tile=32, grid=ct.Grid(**axes)).run(tmp_path / "b.zarr")
+    two = swept(engine=engine, tile=32, grid=ct.Grid(**axes)).run(tmp_path / "b.zarr")
     for name in one.data_vars:
         np.testing.assert_array_equal(one[name], two[name][::-1, ::-1])
 
@@ -205,11 +207,12 @@ def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
 
 
 def test_unfinished_store_opens_with_gaps(tmp_path, monkeypatch):
-    compute = ct.Sweep.compute
+    compute, computed = ct.Sweep.compute, []
 
     def failing(self, level, tile):
-        if tile == 5:
+        if len(computed) == 5:
             raise KeyboardInterrupt
+        computed.append(tile)
         return compute(self, level, tile)
 
     monkeypatch.setattr(ct.Sweep, "compute", failing)
@@ -217,7 +220,11 @@ def test_unfinished_store_opens_with_gaps(tmp_path, monkeypatch):
         swept().run(tmp_path / "s.zarr")
     dataset = ct.open(tmp_path / "s.zarr")
     assert (dataset.attrs["tiles"], dataset.attrs["tiles_done"]) == (10, 5)
-    assert int(np.isnan(dataset.max_update).sum()) == int((dataset.outcome == -1).sum()) == 17
+    lanes = sum(3 if tile % 2 else 4 for tile in computed)  # rows of 7 in 4 and 3
+    assert int(np.isnan(dataset.max_update).sum()) == int((dataset.outcome == -1).sum())
+    assert int((dataset.outcome != -1).sum()) == lanes
+    with pytest.raises(ValueError, match="5 of 10 tiles are done: a gap is no boundary"):
+        ct.boundary(dataset)
 
 
 # Refusals
@@ -233,6 +240,7 @@ def test_unfinished_store_opens_with_gaps(tmp_path, monkeypatch):
         ({"metrics": ("max_update",)}, "metrics is"),
         ({"engine": "reference"}, "engine is"),
         ({"config": {"note": "x"}}, "note is not set there and x here"),
+        ({"config": {"engine": "x"}}, "engine is not set there and x here"),
     ],
 )
 def test_another_sweeps_store_is_refused_with_the_difference(tmp_path, other, says):
@@ -252,15 +260,86 @@ def test_another_version_or_format_is_refused(tmp_path):
     def with_attributes(**changed):
         file.write_text(json.dumps(root | {"attributes": root["attributes"] | changed}))
 
-    old = json.loads(root["attributes"]["versions"]) | {"jax": "0.1"}
-    with_attributes(versions=json.dumps(old))
+    old = json.loads(root["attributes"]["sweep"])
+    old["surroundings"]["version jax"] = "0.1"
+    with_attributes(sweep=json.dumps(old))
     with pytest.raises(ValueError, match=f"version jax is 0.1 there and {jax.__version__} here"):
         swept().run(store)
+    file.write_text(json.dumps(root))
+    swept().run(store)
     assert ct.open(store).attrs["tiles_done"] == 10  # reading needs no version
     with_attributes(format=99)
     for use in (lambda: ct.open(store), lambda: swept().run(store)):
         with pytest.raises(ValueError, match=r"format 99, this ct-adam knows 1: update"):
             use()
+
+
+@pytest.mark.parametrize("wrapped", [jax.jit, jax.checkpoint, lambda f: jax.jit(jax.jit(f))])
+def test_data_deep_inside_a_loss_are_part_of_it(tmp_path, wrapped):
+    """Constants of a program within the program, which its text does not show."""
+
+    def run(last):
+        data = jnp.array([1.0, 2.0, last])
+        loss = wrapped(lambda x: jnp.sum((x[:3] - data) ** 2))
+        ct.Sweep(discrete, loss, START, 5, GRID).run(tmp_path / "s.zarr")
+
+    run(3.0)
+    run(3.0)
+    with pytest.raises(ValueError, match="its program differs"):
+        run(300.0)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "no metadata"])
+def test_damaged_coordinates_are_told_and_mended(tmp_path, damage):
+    store = tmp_path / "s.zarr"
+    expected = swept().run(store).load()
+    chunk = store / "b1" / "c.0"
+    content = chunk.read_bytes()
+    if damage == "missing":
+        chunk.unlink()
+    elif damage == "cut":
+        chunk.write_bytes(content[:-2])
+    elif damage == "flipped":
+        chunk.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    else:
+        shutil.rmtree(store / "b1")
+    with pytest.raises(ValueError, match="damaged coordinate b1: run the sweep again"):
+        ct.open(store)
+    again = swept().run(store).load()
+    xarray.testing.assert_equal(again, expected)
+    assert chunk.read_bytes() == content
+
+
+def test_lost_variable_is_damaged_metadata(tmp_path):
+    store = tmp_path / "s.zarr"
+    swept().run(store)
+    (store / "final_loss" / "zarr.json").unlink()
+    warnings.simplefilter("ignore")  # zarr's own, of a folder that it does not know
+    with pytest.raises(ValueError, match=r"metadata .* damaged"):
+        ct.open(store)
+
+
+def test_names_that_a_store_cannot_hold(tmp_path):
+    for name in ("status", "level", "dynamics", "final_loss"):
+        with pytest.raises(ValueError, match="a name of the store's own"):
+            ct.Grid(**{name: [0.5, 0.9]})
+    sweep = swept(save=lambda step, params, update, loss: {"a/b": step})
+    with pytest.raises(ValueError, match="'a/b' cannot be a name on disk"):
+        sweep.run(tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_methods_must_have_the_same_variables(tmp_path):
+    """What they call an update may differ, and is told of each."""
+    import optax
+
+    makes = {"ours": discrete, "lion": lambda b1, b2: optax.lion(1e-2, b1, b2)}
+    dataset = swept(make=makes).run(tmp_path / "s.zarr")
+    assert dataset.attrs["update_kind"] == "ours: u, lion: step"
+    sweep = swept(make={"b1": discrete, "b2": discrete})
+    sweep.templates["b2"] = (sweep.templates["b2"][0].drop_vars("final_loss"), "")
+    with pytest.raises(ValueError, match="b2 has other variables than b1"):
+        sweep.run(tmp_path / "t.zarr")
 
 
 def test_what_is_no_sweep_is_refused(tmp_path):
@@ -269,12 +348,17 @@ def test_what_is_no_sweep_is_refused(tmp_path):
     for path in ("nothing", "file", "empty"):
         with pytest.raises(ValueError, match="no store"):
             ct.open(tmp_path / path)
-    for path in ("file", "empty"):
-        with pytest.raises(ValueError, match="no store"):
-            swept().run(tmp_path / path)
-    (tmp_path / "zarr.json").write_text("{")
-    with pytest.raises(ValueError, match="it is damaged"):
-        ct.open(tmp_path)
+    with pytest.raises(ValueError, match="no store"):
+        swept().run(tmp_path / "file")
+    swept().run(tmp_path / "empty")  # somebody made room for it
+    sound = {"program": "ct_adam", "format": 1, "levels": 1, "sweep": "{}"}
+    for text in (
+        "{",
+        *(json.dumps({"attributes": {**sound, k: "x"}}) for k in sound if k[0] != "p"),
+    ):
+        (tmp_path / "zarr.json").write_text(text)
+        with pytest.raises(ValueError, match="it is damaged"):
+            ct.open(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +368,9 @@ def test_what_is_no_sweep_is_refused(tmp_path):
         ({"grid": ct.Grid(b1=[0.5], b2=[0.9, -0.1])}, r"b2 = -0.1 must be in \[0, 1\)"),
         ({"metrics": ("speed",)}, "metrics"),
         ({"tile": 0}, "tile = 0"),
+        ({"tile": 1.5}, "tile = 1.5"),
+        ({"metrics": ()}, "metrics"),
+        ({"metrics": "final_loss"}, "give a tuple"),
         ({"make": {}}, "names no method"),
         ({"make": lambda b1: None}, "make fails"),
         ({"refine": ct.Refine()}, "no cells to cut"),

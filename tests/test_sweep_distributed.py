@@ -148,7 +148,8 @@ def test_losses_that_close_over_their_seeds_travel(tmp_path, monkeypatch):
     (tmp_path / "mine_distributed.py").write_text(
         "import jax.numpy as jnp\n"
         "def bowl(seed):\n"
-        "    return lambda x: jnp.sum((x - seed) ** 2), jnp.zeros(2)\n"
+        "    centre = jnp.array([1.0, 2.0]) * seed\n"
+        "    return lambda x: jnp.sum((x - centre) ** 2), jnp.zeros(2)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

@@ -7,10 +7,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ..ensemble.cores import XLA_CORES
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code (2 for bad input, 130 after Ctrl-C)."""
     os.environ.setdefault("MPLBACKEND", "Agg")
+    words = sys.argv[1:] if argv is None else list(argv)
     import jax
     import tyro
 
@@ -22,7 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .region import region
 
     keep_compilations()
-    words = sys.argv[1:] if argv is None else list(argv)
     try:
         app = tyro.extras.SubcommandApp()
         app.command(region)
@@ -53,6 +55,19 @@ def _termination_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def entry() -> None:
+    """The script's way: after Ctrl-C nothing is waited for, such as a tile that XLA has begun."""
+    if sys.argv[1:2] in (["sweep"], ["region"]):
+        # Lanes take all cores, a lane takes one: its last digits are those of any machine.
+        os.environ.setdefault(XLA_CORES, "1")
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == 130:
+        os._exit(code)
+    sys.exit(code)
 
 
 def version() -> None:

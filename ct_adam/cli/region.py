@@ -36,7 +36,7 @@ def region(
     figure = plotting.region_figure(tree)
     sweep.write_tree(tree, store)
     paths = plotting.save_figure(figure, folder / "region", tree.attrs)
-    shutil.rmtree(tiles)
+    shutil.rmtree(tiles, ignore_errors=True)
     print(sweep.describe(tree))
     print(f"\nWrote {store}, {', '.join(str(path) for path in paths)} in {_seconds(tree)} s.")
 

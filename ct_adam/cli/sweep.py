@@ -1,6 +1,7 @@
 """`ct-adam sweep`: any grid of hyperparameters, kept on disk."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,12 +16,16 @@ from ..sweep.configured import SweepConfig, config_from, read_config, sweep_of
 from ..sweep.layout import is_sweep, root_attributes
 from ..sweep.pilot import describe_estimate, estimate
 from ..sweep.report import describe_sweep, summary
+from ..sweep.store import writable_folder
 
 
 def defaults(argv: Sequence[str]) -> tuple[SweepConfig, Path]:
     """Configuration and store before the flags: those of --file or --resume, if there is one."""
     file, resumed = _value(argv, "--file"), _value(argv, "--resume")
     if resumed is not None:
+        for flag in ("--file", "--out"):
+            if _value(argv, flag) is not None:
+                raise ValueError(f"--resume takes the store's own settings and place: drop {flag}.")
         attributes = root_attributes(Path(resumed))
         if not is_sweep(attributes) or attributes["config"] == "{}":
             raise ValueError(f"{resumed} was not made by ct-adam sweep: run what made it.")
@@ -70,6 +75,8 @@ def command(argv: Sequence[str]) -> Any:
             scheduler: address of a Dask scheduler, tcp://host:port, or its scheduler file
         """
         del file, resume  # they were read before the flags
+        if netcdf is not None:
+            writable_folder(netcdf.parent, "--netcdf")
         made = sweep_of(config)
         if dry_run:
             if not json_:
@@ -103,7 +110,7 @@ def _stopped(store: Path) -> str:
     except (ValueError, OSError):
         return "stopped before the first tile."
     kept = f"{attributes['tiles_done']} of {attributes['tiles']} tiles are kept in {store}"
-    return f"stopped; {kept}. Go on with: ct-adam sweep --resume {store}"
+    return f"stopped; {kept}. Go on with: ct-adam sweep --resume {shlex.quote(str(store))}"
 
 
 def _export(dataset: Any, path: Path) -> None:

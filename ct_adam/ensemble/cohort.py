@@ -145,8 +145,11 @@ def over_threads(
         with jax.enable_x64(wide):
             return jax.device_get(run(first, threads))
 
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         results = list(pool.map(part, range(threads)))
+    finally:
+        pool.shutdown(wait=False)  # after Ctrl-C: what XLA has begun cannot be stopped
     own = np.arange(count) % threads
 
     def merged(*parts: np.ndarray) -> np.ndarray:

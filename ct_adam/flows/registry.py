@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from .adam import AdamFlow
 from .base import AbstractFlow
@@ -54,12 +56,13 @@ def _adam(**options: Any) -> Callable[[Settings], AbstractFlow]:
 
 def _sign(of: Settings) -> SignFlow:
     # A flow without memory or decays of its own; its eps smooths the kink.
-    return SignFlow(of.learning_rate, max(of.eps, 1e-3), of.weight_decay)
+    eps = jnp.maximum(of.eps, 1e-3) if isinstance(of.eps, Tracer) else max(of.eps, 1e-3)
+    return SignFlow(of.learning_rate, eps, of.weight_decay)
 
 
 def _modified(corrected: bool) -> Callable[[Settings], AbstractFlow]:
     def make(of: Settings) -> ModifiedFlow:
-        if of.weight_decay:
+        if isinstance(of.weight_decay, Tracer) or of.weight_decay:
             raise ValueError("the modified equation knows no weight_decay: leave it 0.")
         return ModifiedFlow(of.learning_rate, of.b1, of.b2, of.eps, corrected)
 

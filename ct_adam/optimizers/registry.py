@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optax
+from jax.core import Tracer
 
 from ..named import accepted, called, imported
 from .adam import adam_l2, adam_prox, adamw
@@ -43,9 +44,9 @@ def optimizer_named(name: str, **hyperparameters: Any) -> optax.GradientTransfor
         True
     """
     factory = OPTIMIZERS.get(name) or imported(name, "optimizer", list(OPTIMIZERS))
-    if hyperparameters.get("weight_decay") and "weight_decay" not in accepted(
-        factory, hyperparameters
-    ):
+    decay = hyperparameters.get("weight_decay")
+    takes_it = "weight_decay" in accepted(factory, hyperparameters)
+    if decay is not None and not takes_it and (isinstance(decay, Tracer) or decay):
         raise ValueError(f"{name} takes no weight_decay: leave it 0, or let the factory take it.")
     made = called(name, factory, hyperparameters)
     if not isinstance(made, optax.GradientTransformation):

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import theory
 
+_MOST = 2**27
 OWN = ""
 """Stands for the axis's own name, which the grid gives it."""
 
@@ -204,6 +205,8 @@ def _pairs(b1s: Any, b2s: Any, kind: str, *numbers: float) -> Axis:
 def _count(num: int) -> int:
     if num != int(num) or num < 1:
         raise ValueError(f"axis: num = {num} must be a whole number of at least 1.")
+    if num > _MOST:
+        raise ValueError(f"axis: num = {num} is more than an axis holds: at most {_MOST}.")
     return int(num)
 
 

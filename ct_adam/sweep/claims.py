@@ -29,16 +29,23 @@ class Claims:
     ) -> None:
         os.close(self._fd)
 
-    def take(self, tile: int, count: int = 1) -> bool:
-        """Claims `count` tiles from `tile` on; False if another process has one of them."""
+    def take(self, tile: int) -> bool:
+        """Claims a tile; False if another process has it. Without locks nobody knows: True."""
+        return self._lock(tile, 1) is not False
+
+    def alone(self, count: int) -> bool:
+        """Claims all tiles below `count`; False unless it is certain that nobody else has one."""
+        return self._lock(0, count) is True
+
+    def _lock(self, tile: int, count: int) -> bool | None:
         if fcntl is None:
-            return True
+            return None
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, count, tile)
         except (BlockingIOError, PermissionError):
             return False
         except OSError:  # a file system without locks
-            return True
+            return None
         return True
 
     def free(self, tile: int, count: int = 1) -> None:

@@ -113,6 +113,9 @@ def sweep_of(config: SweepConfig) -> Sweep:
     if not varied:
         raise ValueError("Nothing varies: give b1, b2 or another an axis, e.g. linear:0.8:0.99:32.")
     stream, seeds = config.problem in STREAMS, columns["seed"].tolist()
+    for name in ("learning_rate", "eps", "seed") if stream else ():
+        if len(columns[name]) > 1:
+            raise ValueError(f"{name}: updates on {config.problem} do not feel it: leave it out.")
     pick = by_seed(config.problem, seeds) if len(seeds) > 1 and not stream else None
     loss, start = (None, jnp.zeros(1)) if stream else problem_named(config.problem, seeds[0])
     makes = {name: _make(config, name, fixed, pick) for name in config.methods}
@@ -162,15 +165,17 @@ def config_from(table: Mapping[str, Any]) -> SweepConfig:
     for name in table:
         if name not in known:
             raise ValueError(f"{name!r} is unknown: there are {', '.join(known)}.")
-    return SweepConfig(**{name: _typed(known[name], value) for name, value in table.items()})
+    given = {name: value for name, value in table.items() if value is not None}
+    return SweepConfig(**{name: _typed(known[name], value) for name, value in given.items()})
 
 
 def _typed(field: Any, value: Any) -> Any:
     if field.type is str:
         return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    wanted = (int, float) if field.type in (float, float | None) else (int,)
-    if field.type in (int, float) and (isinstance(value, bool) or not isinstance(value, wanted)):
+    if field.type in (float, float | None) and type(value) not in (int, float):
         raise ValueError(f"{field.name} = {value!r} must be a number.")
+    if field.type in (int, int | None) and type(value) is not int:
+        raise ValueError(f"{field.name} = {value!r} must be a whole number.")
     return value
 
 

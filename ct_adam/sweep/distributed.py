@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from ..caches import keep_compilations
-from ..ensemble.cores import CORES, cpus
+from ..ensemble.cores import CORES, XLA_CORES, cpus, xla_threads
 from .execute import PAUSE, Runner, compute_tile
 from .layout import level_folder, level_tiles
+from .provenance import surroundings
 from .tiles import Tiles
 
 if TYPE_CHECKING:
@@ -49,13 +50,19 @@ def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
         ) from None
     if scheduler is None:
         share = max(1, cpus() // workers)
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=":0",  # any port: several sweeps share a machine
-            silence_logs=50,
-            env={CORES: str(share)},
-        )
+        try:
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=":0",  # any port: several sweeps share a machine
+                silence_logs=50,
+                env={CORES: str(share), XLA_CORES: str(xla_threads())},
+            )
+        except RuntimeError:
+            raise ValueError(
+                "The local Dask cluster did not start. A script must call it below "
+                "`if __name__ == '__main__':`, as every worker imports the script."
+            ) from None
         with cluster, Client(cluster) as client:
             yield lambda *job: _run(client, *job)
         return
@@ -77,6 +84,7 @@ class _Parcel(NamedTuple):
 
     name: str
     content: bytes
+    surroundings: dict[str, Any]
     float64: bool
     cached: bool
 
@@ -88,6 +96,7 @@ def _packed(sweep: "Sweep") -> _Parcel:
     return _Parcel(
         hashlib.sha256(content).hexdigest(),
         content,
+        sweep.description()["surroundings"],
         bool(jax.config.jax_enable_x64),
         jax.config.jax_compilation_cache_dir is not None,
     )
@@ -95,7 +104,8 @@ def _packed(sweep: "Sweep") -> _Parcel:
 
 def _run(client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
     """Keeps the workers' queues filled; tiles that another process has taken come again later."""
-    from dask.distributed import as_completed
+    from dask.distributed import CancelledError, as_completed
+    from distributed.comm.core import CommClosedError
 
     if not missing:
         return
@@ -118,14 +128,25 @@ def _run(client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int
             tile = tile_of.pop(future.key)
             if future.status == "error":
                 raise _told(result[1], tile, store)
-            if result:
+            if future.status != "finished":
+                raise OSError(_LOST)
+            if result is True:
                 yield tile
             else:
                 waiting.append(tile)
                 time.sleep(PAUSE)
             submit()
+    except (RuntimeError, CancelledError, CommClosedError):  # of a client without its scheduler
+        raise OSError(_LOST) from None
     finally:
-        client.cancel([*running.futures])
+        with suppress(Exception):
+            client.cancel([*running.futures])
+
+
+_LOST = (
+    "The Dask scheduler was lost. All finished tiles are kept: start a cluster, and run the same "
+    "again."
+)
 
 
 class _Capacity:
@@ -182,7 +203,18 @@ def _unpacked(parcel: _Parcel) -> "Sweep":
             jax.config.update("jax_enable_x64", parcel.float64)
             if parcel.cached:
                 keep_compilations()
+            _check_alike(parcel.surroundings)
             _sweeps[parcel.name] = cloudpickle.loads(parcel.content)
             while len(_sweeps) > 4:
                 _sweeps.popitem(last=False)
         return _sweeps[parcel.name]
+
+
+def _check_alike(there: dict[str, Any]) -> None:
+    """A worker of other libraries or another device would write other digits."""
+    here = surroundings()
+    unlike = [f"{k} is {here[k]} there and {there[k]} here" for k in there if here[k] != there[k]]
+    if unlike:
+        raise OSError(
+            f"A worker is unlike this process: {'; '.join(unlike)}. Give all the same environment."
+        )

@@ -77,6 +77,12 @@ def execute(
             for tile in runner(sweep, store, k, missing):
                 done += _lanes(tiles, [tile])
                 tell(what, done, total)
+            lost = [tile for tile in missing if not tiles.done(tile)]
+            if lost:
+                raise OSError(
+                    f"{len(lost)} tiles of {tiles.folder} were not written, though nobody said "
+                    "why. All finished tiles are kept: run the same again."
+                )
             if sweep.refine is not None:
                 classes = _classes(sweep, store, k, wanted, classes)
 
@@ -90,7 +96,7 @@ def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> l
             if claims.take(tile):  # else another process is mending it
                 tiles.forget(tile)
                 claims.free(tile)
-        if claims.take(0, len(tiles.tiling)):  # nobody else is at work
+        if claims.alone(len(tiles.tiling)):
             tiles.sweep_up()
             claims.free(0, len(tiles.tiling))
     if damaged:

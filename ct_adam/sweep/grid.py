@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..ensemble.table import LANE_LABELS
+from ..ensemble.table import LANE_LABELS, METRICS
 from .axes import OWN, Axis, explicit
 
 Block = tuple[slice, ...]
+
+
+_RESERVED = ("status", "refined", "dynamics", "level", "lane", "parameter", *METRICS)
 
 
 class Grid:
@@ -38,6 +41,8 @@ class Grid:
         self.axes = {}
         owner: dict[str, str] = {}
         for dim, given in axes.items():
+            if dim in _RESERVED:
+                raise ValueError(f"{dim!r} is a name of the store's own: rename the axis.")
             axis = given if isinstance(given, Axis) else explicit(np.atleast_1d(given))
             for column in named(dim, axis):
                 if column in owner or (column != dim and column in axes):
@@ -145,6 +150,7 @@ def slabs(shape: tuple[int, ...], lanes: int) -> tuple[int, ...]:
     tile = []
     for length in reversed(shape):
         share = min(length, max(1, lanes))
+        share = -(-length // -(-length // share))  # all about equally long: little is filled up
         tile.append(share)
         lanes = lanes // length if share == length else 1
     return tuple(reversed(tile))

@@ -11,16 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .provenance import PROGRAM, origin, versions
+from .provenance import PROGRAM, origin
 from .store import writable_folder
-from .tiles import REFINED, Tiles, create_tiles
+from .tiles import REFINED, Tiles, create_tiles, mend_coords
 
 if TYPE_CHECKING:
     from .sweep import Sweep
 
 FORMAT = 1
-# A store of these is another's only in the digits that no user sees, not in its numbers.
-_INDIFFERENT = ("xarray", "zarr")
 
 
 class AnotherSweepError(ValueError):
@@ -39,10 +37,14 @@ def make_store(sweep: "Sweep", store: Path) -> None:
     sweep; `OSError` where it cannot be written.
     """
     description = sweep.description()
+    if store.is_dir() and not any(store.iterdir()):
+        store.rmdir()  # somebody made room for it
     if not store.exists():
         _create(sweep, description, store)
     _check(store, description)
     _check_writable(store)
+    for k, level in enumerate(sweep.levels):
+        mend_coords(level_folder(store, k), level.coords())
 
 
 def root_attributes(store: Path) -> dict[str, Any]:
@@ -51,8 +53,12 @@ def root_attributes(store: Path) -> dict[str, Any]:
     **Raises:** `ValueError` for a path that holds no store, or a damaged one.
     """
     try:
-        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
-        return dict(attributes)
+        attributes = dict(json.loads((store / "zarr.json").read_text())["attributes"])
+        if is_sweep(attributes):
+            for key in ("format", "levels"):
+                attributes[key] = int(attributes[key])
+            json.loads(attributes["sweep"])
+        return attributes
     except FileNotFoundError:
         raise ValueError(f"{store} is no store: name a folder that a sweep has written.") from None
     except NotADirectoryError:
@@ -78,6 +84,8 @@ def _create(sweep: "Sweep", description: dict[str, Any], store: Path) -> None:
         "format": FORMAT,
         "sweep": json.dumps(description),
         "levels": len(sweep.levels),
+        "variables": [str(name) for name in template.data_vars],
+        "coordinates": [*sweep.levels[0].coords()],
     }
     try:
         for k, level in enumerate(sweep.levels):
@@ -103,9 +111,8 @@ def _check(store: Path, description: dict[str, Any]) -> None:
     if not is_sweep(attributes):
         raise ValueError(f"{store} exists and holds no sweep: move it, or name another store.")
     check_format(store, attributes)
-    there = json.loads(attributes["sweep"]) | {"version": json.loads(attributes["versions"])}
-    # By way of JSON: what differs in type alone (a tuple, a list) is the same.
-    here = json.loads(json.dumps(description)) | {"version": versions()}
+    there = json.loads(attributes["sweep"])
+    here = json.loads(json.dumps(description))  # what differs in type alone is the same
     differences = list(_differences(there, here))
     if differences:
         raise AnotherSweepError(
@@ -125,29 +132,34 @@ def check_format(store: Path, attributes: dict[str, Any]) -> None:
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
     """What differs, in the user's words; the program only where nothing else explains it."""
     flat = [_flat(x) for x in (there, here)]
-    names = [name for name in flat[0] | flat[1] if flat[0].get(name) != flat[1].get(name)]
-    plain = [name for name in names if name.partition(" ")[0] != "program"]
-    for name in plain:
-        if name.removeprefix("version ") in _INDIFFERENT:
-            continue
-        yield f"{name} is {_shown(flat[0], name)} there and {_shown(flat[1], name)} here"
-    if names and not plain:
-        yield "its program differs (make, loss, data, params or save)"
+    keys = [key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)]
+    plain = [key for key in keys if key[0] != "program"]
+    # A setting and what became of it may bear one name.
+    told = {
+        key[1]: f"{_shown(flat[0], key)} there and {_shown(flat[1], key)} here" for key in plain
+    }
+    for name, how in told.items():
+        yield f"{name} is {how}"
+    if keys and not plain:
+        yield "its program differs (make, loss, data, params or save, or code that they use)"
 
 
-def _flat(description: dict[str, Any]) -> dict[str, Any]:
+def _flat(description: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """By group and name."""
     flat = {}
     for name, value in description.items():
         if isinstance(value, dict):
-            prefix = "" if name == "config" else f"{name} "
-            flat |= {f"{prefix}{inner}".strip(): x for inner, x in value.items()}
+            own = name in ("config", "surroundings")
+            flat |= {
+                (name, inner if own else f"{name} {inner}".strip()): x for inner, x in value.items()
+            }
         else:
-            flat[name] = value
+            flat["", name] = value
     return flat
 
 
-def _shown(flat: dict[str, Any], name: str) -> str:
-    return str(flat[name]) if name in flat else "not set"
+def _shown(flat: dict[tuple[str, str], Any], key: tuple[str, str]) -> str:
+    return str(flat[key]) if key in flat else "not set"
 
 
 def _check_writable(store: Path) -> None:
@@ -167,8 +179,12 @@ def level_tiles(store: Path, level: int) -> Tiles:
     **Raises:** `ValueError` where its metadata are damaged.
     """
     folder = level_folder(store, level)
+    variables = root_attributes(store).get("variables", [])
     try:
-        return Tiles(folder)
+        tiles = Tiles(folder)
+        if set(tiles.variables) != set(variables):
+            raise KeyError("a variable is gone")
+        return tiles
     except OSError as error:
         raise OSError(f"Cannot read {folder} ({error.strerror}): bring it back.") from None
     except Exception as error:

@@ -10,7 +10,7 @@ from .layout import check_format, is_sweep, level_folder, level_tiles, root_attr
 from .provenance import PROGRAM
 from .refine import flattened
 from .store import read_tree
-from .tiles import Tiles
+from .tiles import Tiles, damaged_coords
 
 if TYPE_CHECKING:
     import xarray
@@ -41,7 +41,7 @@ def open(store: str | Path, check: bool = True) -> "xarray.Dataset | xarray.Data
     check_format(store, attributes)
     levels = [level_tiles(store, k) for k in range(attributes["levels"])]
     if check:
-        _check(store, levels)
+        _check(store, levels, attributes["coordinates"])
     datasets = [_dataset(level_folder(store, k)) for k in range(len(levels))]
     dataset = datasets[0]
     if len(levels) > 1:
@@ -58,9 +58,15 @@ def open(store: str | Path, check: bool = True) -> "xarray.Dataset | xarray.Data
     )
 
 
-def _check(store: Path, levels: list[Tiles]) -> None:
+def _check(store: Path, levels: list[Tiles], names: list[str]) -> None:
     damaged = []
     for k, tiles in enumerate(levels):
+        coords = damaged_coords(level_folder(store, k), names)
+        if coords:
+            raise ValueError(
+                f"{store}: damaged coordinate {', '.join(coords)}: run the sweep again, it writes "
+                "them anew; check=False opens what is there."
+            )
         states = tiles.states(range(len(tiles.tiling)))
         where = f" of level {k}" if k else ""
         damaged += [f"{tile}{where}" for tile, state in states.items() if state == "damaged"]

@@ -88,7 +88,7 @@ def _lanes_left(sweep: Sweep, store: Path | None) -> dict[str, tuple[int, int]]:
     if store is not None and store.exists():
         make_store(sweep, store)  # only checks it
         states = level_tiles(store, 0).states(range(len(tiling)))
-    left: dict[str, tuple[int, int]] = {name: (0, 0) for name in names}
+    left: dict[str, tuple[int, int]] = dict.fromkeys(names, (0, 0))
     for tile in range(len(tiling)):
         if states.get(tile) != "done":
             name = names[tile * len(names) // len(tiling)]

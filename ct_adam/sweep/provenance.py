@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..ensemble.cores import XLA_CORES, xla_threads
+
 
 def provenance(config: Any, seconds: float) -> dict[str, str | float]:
     """Attributes of a dataset: configuration (JSON), versions, device, git hash, command, time."""
@@ -31,6 +33,19 @@ def origin(config: Mapping[str, Any]) -> dict[str, str | float]:
     }
 
 
+def surroundings() -> dict[str, str]:
+    """What the last digits depend on beside the sweep: libraries, processor, XLA's threads."""
+    import jax
+
+    threads = str(xla_threads()) if jax.default_backend() == "cpu" else "–"
+    return {
+        **{f"version {name}": found for name, found in versions().items() if name not in _STORAGE},
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        f"threads of XLA ({XLA_CORES})": threads,
+    }
+
+
 def versions() -> dict[str, str]:
     """Of this package and of those that its numbers depend on."""
     return {name: _version(name) for name in _PACKAGES}
@@ -41,6 +56,7 @@ _PACKAGES = (
     *("ct-adam", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy", "numba"),
     *("xarray", "zarr"),
 )
+_STORAGE = ("xarray", "zarr")
 
 
 def _version(name: str) -> str:

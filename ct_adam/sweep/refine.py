@@ -6,7 +6,9 @@ their neighbours, is not everywhere the same. What is smaller than a cell of lev
 """
 
 import json
+import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,10 @@ from .grid import Grid, Tiling
 
 if TYPE_CHECKING:
     import xarray
+
+
+_MOST = 2**28
+"""Cells of the finest grid: all of them are held in memory when a refined map is opened."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,10 @@ class Refine:
     tile: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.resolution > 0:
-            raise ValueError(f"resolution = {self.resolution} must be positive.")
+        if not 0 < self.resolution < math.inf:
+            raise ValueError(f"resolution = {self.resolution} must be positive and finite.")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise ValueError(f"threshold = {self.threshold} must be finite.")
         if self.tile is not None and (self.tile < 2 or self.tile % 2):
             raise ValueError(f"tile = {self.tile} cells a side must be even to be cut in two.")
         if self.threshold is None and self.variable != "update_slope":
@@ -66,12 +74,14 @@ class Refine:
                     f"refine: {dim} has {count} cells: give it a multiple of {side}, the side of "
                     "a tile."
                 )
-        levels = [grid]
-        while True:
-            # A resolution of 0.1 is met by a cell that rounding made 0.1 (1 + 1e-16) wide.
-            if levels[-1].axes[self.dims[1]].width <= self.resolution * (1 + 1e-9):
-                return levels
-            levels.append(levels[-1].finer(self.dims))
+        width = grid.axes[self.dims[1]].width
+        doublings = max(0, math.ceil(math.log2(width / self.resolution) - 1e-9))
+        if grid.size * 4**doublings > _MOST:
+            raise ValueError(
+                f"refine: resolution = {self.resolution:g} is {doublings} levels below this grid, "
+                f"more than {_MOST} cells in all: take fewer seeds, or stop earlier."
+            )
+        return [*accumulate(range(doublings), lambda g, _: g.finer(self.dims), initial=grid)]
 
     def tile_of(self, grid: Grid) -> tuple[int, ...]:
         """Squares over both axes, whole in all others."""
@@ -132,7 +142,7 @@ def boundary(
     - `dataset`: a sweep, as `ct.open` gives it.
     - `variable`, `threshold`: as in `ct.Refine`; by default those that the sweep was refined with,
         else `update_slope` and 1/steps.
-    - `along`: the dimension, in rising order.
+    - `along`: the dimension.
 
     **Returns:** a dataset over the other dimensions: `boundary`, midway between two neighbours of
     different class; `uncertainty`, half the width of the wider one's cell; `crossings`; `beyond`,
@@ -140,7 +150,7 @@ def boundary(
     `beyond` is 0 or 1. With a dimension `seed` also `mean` and `spread` (standard deviation, n − 1)
     over the seeds that have a boundary, and their `count`.
 
-    **Raises:** `ValueError` for a name that the dataset does not have.
+    **Raises:** `ValueError` for a name that the dataset does not have, and for an unfinished sweep.
     """
     import xarray
 
@@ -153,6 +163,12 @@ def boundary(
         raise ValueError(f"{variable!r} is no variable here: choose among {[*dataset.data_vars]}.")
     if along not in dataset.dims:
         raise ValueError(f"{along!r} is no dimension here: choose among {[*dataset.dims]}.")
+    done, tiles = (dataset.attrs.get(name, 0) for name in ("tiles_done", "tiles"))
+    if done < tiles:
+        raise ValueError(
+            f"{done} of {tiles} tiles are done: a gap is no boundary; finish the sweep."
+        )
+    dataset = dataset.sortby(along)
     level = 1 / dataset.attrs["steps"] if threshold is None else threshold
     values = dataset[variable].transpose(..., along)
     rows, at = values.dims[:-1], dataset[along].values

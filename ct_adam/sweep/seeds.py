@@ -7,9 +7,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import eval_jaxpr
 from jaxtyping import PyTree
 
+from ..identity import inner_constants
 from ..problems import AbstractProblem, LossProblem
 from ..problems.registry import problem_named
 
@@ -42,6 +44,8 @@ def by_seed(name: str, seeds: Sequence[int]) -> Pick:
         )
     known = jnp.asarray(seeds)
     varies = jax.tree.map(lambda *xs: any(bool(jnp.any(x != xs[0])) for x in xs), *arrays)
+    if not any(jax.tree.leaves(varies)):
+        raise ValueError(f"problem {name!r} does not depend on its seed: leave seeds out.")
     stacked = jax.tree.map(lambda v, *xs: jnp.stack(xs) if v else xs[0], varies, *arrays)
 
     def pick(seed: Any) -> tuple[AbstractProblem, PyTree]:
@@ -61,11 +65,16 @@ def _comparable(name: str, made: list[tuple[AbstractProblem, PyTree]]) -> list[A
     if eqx.tree_equal(*(eqx.partition(p, eqx.is_array)[1] for p in problems)):
         return problems
     traced = [jax.make_jaxpr(problem.value, return_shape=False)(start) for problem, start in made]
-    texts = [re.sub(r"0x[0-9a-f]+", "", str(t.jaxpr)) for t in traced]
+    # With what lies deeper inside (a jitted function's own constants), which no lane could pick.
+    texts = [
+        re.sub(r"0x[0-9a-f]+", "", str(t.jaxpr))
+        + "".join(str(np.asarray(c).tobytes()) for c in inner_constants(t.jaxpr))
+        for t in traced
+    ]
     if texts.count(texts[0]) < len(texts):
         raise ValueError(
             f"problem {name!r}: its loss is another function for another seed, so seeds cannot be "
-            "an axis: sweep one seed at a time."
+            "an axis: let it close over JAX arrays, outside of jit, or sweep one seed at a time."
         )
     structure = jax.tree.structure(made[0][1])
     jaxpr = traced[0].jaxpr

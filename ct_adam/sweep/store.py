@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-def writable_folder(path: str | Path) -> Path:
+def writable_folder(path: str | Path, flag: str = "--out") -> Path:
     """`path` as an existing folder that can be written to, or an `OSError` of one sentence.
 
     To be called before long work, so that nothing is lost to a folder that refuses it.
@@ -26,7 +26,7 @@ def writable_folder(path: str | Path) -> Path:
             pass
     except OSError as error:
         raise OSError(
-            f"Cannot write to {folder} ({error.strerror}): name another folder with --out."
+            f"Cannot write to {folder} ({error.strerror}): name another folder with {flag}."
         ) from None
     return folder
 

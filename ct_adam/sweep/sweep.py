@@ -1,5 +1,6 @@
 """`ct.Sweep`: an ensemble over a grid, kept on disk tile by tile."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,7 @@ from ..problems.base import Loss
 from ..simulate.trajectory import Save
 from .grid import Grid, Tiling, slabs
 from .progress import Progress, lane_bar
+from .provenance import surroundings
 from .refine import Refine
 
 if TYPE_CHECKING:
@@ -79,14 +81,18 @@ class Sweep:
     config: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.tile < 1:
-            raise ValueError(f"tile = {self.tile} lanes must be at least 1.")
+        if self.tile is not None and (self.tile != int(self.tile) or self.tile < 1):
+            raise ValueError(f"tile = {self.tile} lanes must be a whole number of at least 1.")
+        if isinstance(self.metrics, str) or not self.metrics:
+            raise ValueError(f"metrics = {self.metrics!r}: give a tuple of one name at least.")
         if self.refine is not None:
             self.refine.grids(self.grid)
             if self.refine.variable not in self.metrics:
                 raise ValueError(
                     f"refine: {self.refine.variable!r} is not among the metrics {self.metrics}."
                 )
+            if self.refine.variable == "final_params":
+                raise ValueError("refine: final_params are many numbers a lane: take another.")
         if isinstance(self.make, Mapping) and not self.make:
             raise ValueError("make names no method: give one at least.")
         for ensemble in self.ensembles.values():
@@ -152,8 +158,23 @@ class Sweep:
 
     @property
     def template(self) -> "xarray.Dataset":
-        """The table that all methods share."""
-        return next(iter(self.templates.values()))[0]
+        """The table that all methods share.
+
+        **Raises:** `ValueError` where they do not.
+        """
+        tables = {name: table for name, (table, _) in self.templates.items()}
+        first = next(iter(tables.values()))
+        for name, other in tables.items():
+            if _columns(other) != _columns(first):
+                raise ValueError(
+                    f"{name} has other variables than {next(iter(tables))}: {_columns(other)}, not "
+                    f"{_columns(first)}; let save return the same of all."
+                )
+        kinds = {name: table.attrs["update_kind"] for name, table in tables.items()}
+        if len(set(kinds.values())) == 1:
+            return first
+        mixed = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+        return first.assign_attrs(update_kind=mixed)
 
     def description(self) -> dict[str, Any]:
         """What makes this sweep another than the next one: of JSON's types, by name."""
@@ -161,8 +182,8 @@ class Sweep:
         return {
             **{f"axis {dim}": word for dim, word in self.grid.words().items()},
             "methods": None if self.methods is None else [*self.methods],
-            "steps": self.steps,
-            "warm_steps": self.warm_steps,
+            "steps": int(self.steps),
+            "warm_steps": int(self.warm_steps),
             "rtol": float(self.rtol),
             "atol": repr(float(self.atol)),
             "max_solver_steps": self.max_solver_steps,
@@ -170,9 +191,9 @@ class Sweep:
             "tile": [*self.levels[0].tiling.tile],
             "refine": refine,
             "engine": self.engines,
-            "device": jax.devices()[0].device_kind,
             "float64": bool(jax.config.jax_enable_x64),
-            "config": dict(self.config),
+            "config": json.loads(json.dumps(dict(self.config), default=float)),
+            "surroundings": {k: v for k, v in surroundings().items() if not _moot(k, self.engines)},
             "program": {name: named for name, (_, named) in self.templates.items()},
         }
 
@@ -217,6 +238,15 @@ class Sweep:
 
     def _level(self, grid: Grid, tile: tuple[int, ...]) -> "Level":
         return Level(grid, tile, self.methods)
+
+
+def _moot(name: str, engines: Mapping[str, str]) -> bool:
+    """Kernels do one lane's arithmetic on one thread."""
+    return name.startswith("threads") and set(engines.values()) == {"fused"}
+
+
+def _columns(table: "xarray.Dataset") -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {str(name): (str(v.dtype), v.shape[1:]) for name, v in table.data_vars.items()}
 
 
 def _assembled(values: dict[str, Any]) -> Sweep:

@@ -51,6 +51,10 @@ class Tiles:
         self._further = {name: (0,) * more for name, more in further.items()} | {STATUS: ()}
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        return tuple(self._arrays)
+
+    @property
     def claims_file(self) -> Path:
         return self.folder / STATUS / "claims.lock"
 
@@ -153,12 +157,14 @@ def create_tiles(
         zarr.create_group(folder.parent, zarr_format=3)
     group = zarr.create_group(folder, zarr_format=3, attributes=dict(attrs))
     for name, (dim, values, label) in coords.items():
-        group.create_array(
-            name, data=values, chunks=values.shape, dimension_names=(dim,), attributes=dict(label)
-        )
+        _write_coord(group, name, dim, values, label)
     if "parameter" in template.coords:
         _write_names(group, "parameter", template["parameter"].values)
     for name, variable in template.data_vars.items():
+        if "/" in str(name):
+            raise ValueError(
+                f"save: {str(name).removeprefix('saved_')!r} cannot be a name on disk."
+            )
         further = variable.shape[1:]
         group.create_array(
             str(name),
@@ -185,12 +191,64 @@ def create_tiles(
     (folder / STATUS / "claims.lock").touch()
 
 
+def _write_coord(
+    group: Any, name: str, dim: str, values: np.ndarray, label: Mapping[str, str]
+) -> None:
+    if values.dtype.kind == "U":
+        return _write_names(group, name, values)
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=values.dtype,
+        dimension_names=(dim,),
+        attributes=dict(label),
+        compressors=_codecs(np.dtype(float)),
+        chunk_key_encoding=_FLAT,
+        overwrite=True,
+    )
+    array[:] = values
+    return None
+
+
+def mend_coords(folder: Path, coords: Mapping[str, tuple[str, np.ndarray, dict[str, str]]]) -> None:
+    """Writes those coordinates again that are not as they should be."""
+    import zarr
+
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group = zarr.open_group(folder, mode="r+", zarr_format=3)
+        for name, (dim, values, label) in coords.items():
+            try:
+                array: Any = group[name]
+                there = np.asarray(array[:])
+            except Exception:  # whatever a damaged file makes zarr raise
+                there = None
+            if there is None or not np.array_equal(there.astype(values.dtype), values):
+                _write_coord(group, name, dim, values, label)
+
+
+def damaged_coords(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those coordinates of which a file is missing or has a wrong checksum."""
+    found = []
+    for name in names:
+        there = (folder / name / "zarr.json").exists()
+        checked = name == "dynamics" or _checked(f"{folder}/{name}/c.0") is not None
+        if not (there and checked):
+            found.append(name)
+    return found
+
+
 def _write_names(group: Any, name: str, values: np.ndarray) -> None:
     with warnings.catch_warnings():
         # zarr warns that strings are not yet in its specification.
         warnings.simplefilter("ignore")
         array = group.create_array(
-            name, shape=values.shape, dtype=str, chunks=values.shape, dimension_names=(name,)
+            name,
+            shape=values.shape,
+            dtype=str,
+            chunks=values.shape,
+            dimension_names=(name,),
+            overwrite=True,
         )
         array[:] = values.astype(object)
 
