@@ -104,7 +104,7 @@ def _many_tiles(quick: bool, folder: Path) -> dict[str, Any]:
 def _workers(quick: bool, folder: Path, name: str, make: Any) -> dict[str, Any]:
     """All cores in one process, and the same cores in two: with everything that starting and
     ending takes, and a tile of the steady part."""
-    side = {"AdamFlow": 128, "Adam": 1024}[name] * (1 if quick else 4)
+    side = {"AdamFlow": 128, "Adam": 1024}[name] * (1 if quick else 3)
     sweep = _swept(side, make, rtol=1e-3, atol=1e-6)
     _timed(sweep, folder / "one.zarr", 0)  # compiled, and kept on disk for the workers
     rounds = range(1 if quick else 3)
