@@ -36,9 +36,10 @@ def test_page_on_sweeps(tmp_path, monkeypatch, capsys):
     """Its Python runs; its file and its commands are understood (by a dry run)."""
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()
-    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     namespace = {}
-    exec(compile(python, "sweeps.md", "exec"), namespace)
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "sweeps.md", "exec"), namespace)
+    assert namespace["edge"].boundary.dims == ("dynamics", "b1")
     assert namespace["dataset"].sizes == {"b1": 64, "b2": 64}
     assert (tmp_path / "mine.nc").exists()
     (toml,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)

@@ -46,7 +46,7 @@ def same(a, b):
 
 def journal(store):
     lines = []
-    for file in (store / "status" / "journal").iterdir():
+    for file in (store / "status" / "journal").glob("*.jsonl"):
         lines += [json.loads(line)["tile"] for line in file.read_text().splitlines()]
     return sorted(lines)
 
@@ -107,7 +107,7 @@ def cluster_elsewhere():
             start_new_session=True,
         )
         try:
-            yield json.loads(file.read_text())["address"]
+            yield json.loads(file.read_text())["address"], scheduler
         finally:
             os.killpg(working.pid, signal.SIGKILL)
             scheduler.kill()
@@ -118,11 +118,36 @@ def cluster_elsewhere():
 def test_scheduler_by_its_address(tmp_path, capsys):
     words = ["sweep", "--b1", "linear:0.5:0.9:8", "--b2", "0.9,0.99", "--steps", "5", "--tile", "2"]
     assert main([*words, "--out", str(tmp_path / "a.zarr")]) == 0
-    with cluster_elsewhere() as address:
+    with cluster_elsewhere() as (address, _):
         store = tmp_path / "b.zarr"
         assert main([*words, "--out", str(store), "--scheduler", address]) == 0
     same(ct.open(store), ct.open(tmp_path / "a.zarr"))
     capsys.readouterr()
+
+
+def test_lost_scheduler_loses_no_tile(tmp_path):
+    """No tile counts as done that was not written, and the same call goes on."""
+    store = tmp_path / "s.zarr"
+    with cluster_elsewhere() as (address, scheduler):
+        found = []
+
+        def run():
+            try:
+                execute(swept(100_000), store, scheduler=address)
+            except OSError as error:
+                found.append(str(error))
+
+        running = threading.Thread(target=run)
+        running.start()
+        while running.is_alive() and len([*(store / "status").glob("c.*")]) < 3:
+            time.sleep(0.01)
+        scheduler.kill()
+        running.join(120)
+        assert not running.is_alive()
+    assert len(found) == 1
+    assert "All finished tiles are kept" in found[0]
+    assert 3 <= ct.open(store).attrs["tiles_done"] < 40
+    same(swept(100_000).run(store), swept(100_000).run(tmp_path / "whole.zarr"))
 
 
 def test_scheduler_that_does_not_answer(tmp_path, capsys, monkeypatch):

@@ -303,11 +303,8 @@ def test_another_process_on_other_cores_goes_on_bitwise(tmp_path):
     for tile in range(len(tiles.tiling)):
         tiles.forget(tile)
 
-    def one_core():
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-    again = subprocess.run(
-        command, capture_output=True, text=True, check=False, preexec_fn=one_core
-    )
+    bind = "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+    bound = [sys.executable, "-c", f"{bind} os.execv(sys.executable, sys.argv[1:])", *command]
+    again = subprocess.run(bound, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert contents(store) == expected

@@ -8,6 +8,7 @@ import hashlib
 import math
 import threading
 import time
+import uuid
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from ..ensemble.cores import CORES, XLA_CORES, cpus, xla_threads
 from .execute import PAUSE, Runner, compute_tile
 from .layout import level_folder, level_tiles
 from .provenance import surroundings
-from .tiles import Tiles
+from .tiles import STATUS, Tiles
 
 if TYPE_CHECKING:
     from .sweep import Sweep
@@ -80,36 +81,53 @@ def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
 
 
 class _Parcel(NamedTuple):
-    """What a worker needs once: the sweep as bytes, by name, and JAX's settings."""
+    """What a worker needs once: the sweep's name and place, what the digits depend on, JAX's
+    settings."""
 
     name: str
-    content: bytes
+    file: str
     surroundings: dict[str, Any]
     float64: bool
     cached: bool
 
 
-def _packed(sweep: "Sweep") -> _Parcel:
+@contextmanager
+def _packed(sweep: "Sweep", store: Path) -> Iterator[_Parcel]:
+    """The sweep as a file of the store, which all workers see: what Dask scatters can be lost with
+    the workers that hold it."""
     import cloudpickle
 
     content = cloudpickle.dumps(sweep)
-    return _Parcel(
+    file = store.absolute() / STATUS / "journal" / f"{uuid.uuid4().hex}.pickle"
+    file.parent.mkdir(exist_ok=True)
+    parcel = _Parcel(
         hashlib.sha256(content).hexdigest(),
-        content,
+        str(file),
         sweep.description()["surroundings"],
         bool(jax.config.jax_enable_x64),
         jax.config.jax_compilation_cache_dir is not None,
     )
+    try:
+        file.write_bytes(content)
+        yield parcel
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _run(client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
     """Keeps the workers' queues filled; tiles that another process has taken come again later."""
+    if not missing:
+        return
+    with _packed(sweep, store) as parcel:
+        yield from _results(client, parcel, store, level, missing)
+
+
+def _results(
+    client: Any, parcel: _Parcel, store: Path, level: int, missing: list[int]
+) -> Iterator[int]:
     from dask.distributed import CancelledError, as_completed
     from distributed.comm.core import CommClosedError
 
-    if not missing:
-        return
-    parcel = client.scatter(_packed(sweep), broadcast=True)
     waiting, tile_of = deque(missing), {}
     running = as_completed(with_results=True, raise_errors=False)
     capacity = _Capacity(client)
@@ -204,7 +222,7 @@ def _unpacked(parcel: _Parcel) -> "Sweep":
             if parcel.cached:
                 keep_compilations()
             _check_alike(parcel.surroundings)
-            _sweeps[parcel.name] = cloudpickle.loads(parcel.content)
+            _sweeps[parcel.name] = cloudpickle.loads(Path(parcel.file).read_bytes())
             while len(_sweeps) > 4:
                 _sweeps.popitem(last=False)
         return _sweeps[parcel.name]
