@@ -158,6 +158,8 @@ def test_methods_curves_and_saved_things(tmp_path):
     assert dataset.max_update.dims == ("dynamics", "curve", "weight_decay")
     assert dataset.dynamics.values.tolist() == ["adam", "flow"]
     assert dataset.b1.dims == ("curve",)
+    # Also a coordinate of nothing but 0 is written, and checked.
+    xarray.testing.assert_identical(ct.open(tmp_path / "s.zarr").load(), dataset.load())
     lanes = {name: dataset[name].values for name in ("b1", "b2")}
     for name, make in makes.items():
         table = ct.ensemble(make, PROBLEM, START, 30, lanes, save=largest)

@@ -196,18 +196,21 @@ def _write_coord(
 ) -> None:
     if values.dtype.kind == "U":
         return _write_names(group, name, values)
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=values.shape,
-        dtype=values.dtype,
-        dimension_names=(dim,),
-        attributes=dict(label),
-        compressors=_codecs(np.dtype(float)),
-        chunk_key_encoding=_FLAT,
-        overwrite=True,
-    )
-    array[:] = values
+    import zarr
+
+    with zarr.config.set({"array.write_empty_chunks": True}):  # one of nothing but 0 is no gap
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=values.dtype,
+            dimension_names=(dim,),
+            attributes=dict(label),
+            compressors=_codecs(np.dtype(float)),
+            chunk_key_encoding=_FLAT,
+            overwrite=True,
+        )
+        array[:] = values
     return None
 
 
@@ -215,16 +218,15 @@ def mend_coords(folder: Path, coords: Mapping[str, tuple[str, np.ndarray, dict[s
     """Writes those coordinates again that are not as they should be."""
     import zarr
 
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.open_group(folder, mode="r+", zarr_format=3)
-        for name, (dim, values, label) in coords.items():
-            try:
-                array: Any = group[name]
-                there = np.asarray(array[:])
-            except Exception:  # whatever a damaged file makes zarr raise
-                there = None
-            if there is None or not np.array_equal(there.astype(values.dtype), values):
-                _write_coord(group, name, dim, values, label)
+    group = zarr.open_group(folder, mode="r+", zarr_format=3)
+    for name, (dim, values, label) in coords.items():
+        try:
+            array: Any = group[name]
+            there = np.asarray(array[:])
+        except Exception:  # whatever a damaged file makes zarr raise
+            there = None
+        if there is None or not np.array_equal(there.astype(values.dtype), values):
+            _write_coord(group, name, dim, values, label)
 
 
 def damaged_coords(folder: Path, names: Iterable[str]) -> list[str]:
