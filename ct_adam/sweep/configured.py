@@ -103,7 +103,8 @@ def sweep_of(config: SweepConfig) -> Sweep:
     **Raises:** `ValueError` for unknown names, bad axes, and where nothing varies.
 
     !!! example
-        >>> sweep_of(SweepConfig(b1="0.9", b2="1-log:0.9:0.999:8", seed="seeds:2")).grid.shape
+        >>> config = SweepConfig(b1="0.9", b2="1-log:0.9:0.999:8", learning_rate="1e-3,1e-2")
+        >>> sweep_of(config).grid.shape
         (8, 2)
     """
     axes = _axes(config)
