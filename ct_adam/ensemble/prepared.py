@@ -63,7 +63,7 @@ class Prepared:
         """A table of one lane with zeros in it, for its variables, types and labels, and a hash of
         what a lane computes: its program with all constants, data and starts.
 
-        Nothing runs. Lanes lend their names and types, not their values.
+        Nothing runs. The first lane's values are part of the hash: give the same one each time.
         """
         columns = {name: column[:1] for name, column in self._columns(lanes).items()}
         made, arrays = self._compiled(columns)

@@ -16,7 +16,7 @@ from .claims import Claims
 from .layout import level_tiles, make_store
 from .progress import Progress
 from .refine import beyond, crossed, doubled
-from .tiles import Tiles
+from .tiles import Tiles, few
 
 if TYPE_CHECKING:
     from .sweep import Sweep
@@ -100,9 +100,7 @@ def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> l
             tiles.sweep_up()
             claims.free(0, len(tiles.tiling))
     if damaged:
-        named = ", ".join(map(str, damaged[:8])) + (", …" if len(damaged) > 8 else "")
-        plural = "s" if len(damaged) > 1 else ""
-        notice(f"{tiles.folder}: damaged and computed anew: tile{plural} {named}.")
+        notice(f"{tiles.folder}: damaged and computed anew: {few(damaged)}.")
     missing = [tile for tile, state in states.items() if state != "done"]
     # Spread by the golden ratio: dear and cheap tiles take turns, so that the time left is about
     # right from the start, and an unfinished map is a coarse one.

@@ -10,7 +10,7 @@ from .layout import check_format, is_sweep, level_folder, level_tiles, root_attr
 from .provenance import PROGRAM
 from .refine import flattened
 from .store import read_tree
-from .tiles import Tiles, damaged_coords
+from .tiles import Tiles, damaged_coords, few
 
 if TYPE_CHECKING:
     import xarray
@@ -71,10 +71,9 @@ def _check(store: Path, levels: list[Tiles], names: list[str]) -> None:
         where = f" of level {k}" if k else ""
         damaged += [f"{tile}{where}" for tile, state in states.items() if state == "damaged"]
     if damaged:
-        named = ", ".join(damaged[:8]) + (", …" if len(damaged) > 8 else "")
         raise ValueError(
-            f"{store}: damaged {'tiles' if len(damaged) > 1 else 'tile'} {named}: run the sweep "
-            "again, it computes them anew; check=False opens what is there."
+            f"{store}: damaged {few(damaged)}: run the sweep again, it computes them anew; "
+            "check=False opens what is there."
         )
 
 

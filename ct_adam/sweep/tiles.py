@@ -126,6 +126,13 @@ class Tiles:
         return f"{self.folder}/{name}/c.{'.'.join(map(str, place))}"
 
 
+def few(names: Iterable[Any]) -> str:
+    """`tile 3`, `tiles 3, 5`: at most eight of them by name."""
+    words = [str(name) for name in names]
+    more = ", …" if len(words) > 8 else ""
+    return f"{'tiles' if len(words) > 1 else 'tile'} {', '.join(words[:8])}{more}"
+
+
 def _checked(path: str) -> bytes | None:
     """A chunk without its checksum; None if it is missing or damaged."""
     import google_crc32c
