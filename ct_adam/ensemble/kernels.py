@@ -66,8 +66,9 @@ def kernel(carry, known, lanes, first, stride, stop{tables}):
 
     Ends early where stop[0] is not 0.
     """
+    # One array for all that a pass writes: between two LLVM would compare addresses, and give up
+    # vectorising where they are many. Its first row says whether a lane goes on.
     block = np.zeros({rows} * {width})
-    going = np.zeros({width})
     which = np.zeros({width}, np.int64)
     taken, active, done = first, 0, 0
     while active < {width} and taken < lanes.size:
@@ -80,27 +81,27 @@ def kernel(carry, known, lanes, first, stride, stop{tables}):
 {body}
         ended = 0.0
         for j in range(active):
-            ended += 1.0 - going[j]
+            ended += 1.0 - block[j]
         if ended == 0.0:
             continue
         j = 0
         while j < active:
-            if going[j] != 0.0:
+            if block[j] != 0.0:
                 j += 1
                 continue
             for i in range({carried}):
-                carry[which[j], i] = block[i * {width} + j]
+                carry[which[j], i] = block[(i + 1) * {width} + j]
             done += 1
             if taken < lanes.size:
                 which[j] = lanes[taken]
                 enter(j, lanes[taken], block, carry, known)
                 taken += stride
-                going[j] = 1.0
+                block[j] = 1.0
             else:
                 active -= 1
                 for i in range({rows}):
                     block[i * {width} + j] = block[i * {width} + active]
-                which[j], going[j] = which[active], going[active]
+                which[j] = which[active]
     return done
 '''
 
@@ -175,8 +176,8 @@ def kernel_source(lowered: Lowered, table_sizes: list[int], cache: bool) -> str:
     made = parts(
         lowered,
         table_sizes,
-        lambda row: f"block[{row * WIDTH} + j]",
-        "going[j]",
+        lambda row: f"block[{(row + 1) * WIDTH} + j]",
+        "block[j]",
         running_powers(lowered),
     )
     from .. import __version__
@@ -191,7 +192,7 @@ def kernel_source(lowered: Lowered, table_sizes: list[int], cache: bool) -> str:
         enter=indented(made.enter, 1),
         body=indented(made.body, 3),
         tables=table_arguments(table_sizes),
-        rows=made.rows,
+        rows=made.rows + 1,
         carried=len(lowered.live_kinds),
         width=WIDTH,
         vector=_VECTOR,
