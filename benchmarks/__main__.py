@@ -1,23 +1,34 @@
-"""`python -m benchmarks ensemble|discrete|scaling|sweep [--quick]`."""
+"""`python -m benchmarks NAME [--quick]`."""
 
 import sys
 from importlib import import_module
 
-NAMES = ("ensemble", "discrete", "scaling", "sweep")
+RACES = ("ensemble", "discrete", "network", "scaling", "compile", "gpu", "sweep")
+NAMES = (*RACES, "page")
+FLAGS = {"--quick": RACES, "--rehearse": ("gpu",)}
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one benchmark; 2 if there is none of that name."""
-    names = [argument for argument in arguments if argument != "--quick"]
+    """Runs one benchmark, or makes the page of them all; 2 if there is none of that name."""
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    names = [argument for argument in arguments if argument not in flags]
     if len(names) != 1 or names[0] not in NAMES:
         asked = " ".join(names) or "nothing"
         print(f"No such benchmark ({asked}): choose one of {', '.join(NAMES)}.", file=sys.stderr)
         return 2
+    (name,) = names
+    for flag in sorted(flags):
+        if name not in FLAGS.get(flag, ()):
+            known = ", ".join(flag for flag, names in FLAGS.items() if name in names) or "none"
+            print(f"{name} has no {flag}: its flags are {known}.", file=sys.stderr)
+            return 2
     import jax
 
     jax.config.update("jax_enable_x64", True)  # before anything of a benchmark is traced
-    import_module(f".{names[0]}", __package__).main(quick="--quick" in arguments)
-    return 0
+    options = {flag.removeprefix("--"): True for flag in flags}
+    if name in RACES:
+        options.setdefault("quick", False)
+    return import_module(f".{name}", __package__).main(**options) or 0
 
 
 if __name__ == "__main__":

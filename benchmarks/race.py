@@ -1,24 +1,98 @@
-"""What the benchmarks share: interleaved timing, verdicts, tables, JSON."""
+"""One race: contenders on the same lanes at the same achieved error, wrong ones without a time."""
 
-import json
+import importlib
 import math
-import os
-import platform
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results"
-SLOT = 0.1
-"""Seconds that a contender gets in a round, at least: calls of a few ms are repeated and averaged,
-for a single one of them would measure the caches that its predecessor left."""
+from .timing import compile_seconds, interleave
 
-Verdict = Literal["ok", "missed", "WRONG"]
+Verdict = Literal["ok", "missed", "WRONG", "absent"]
 Run = Callable[[], np.ndarray]
+LADDER = tuple(10 ** (-k / 4) for k in range(4, 41))  # 1e-1 … 1e-10
+STRIDE = 4  # a decade
+FIRST_RTOL = 1e-4  # the tolerance of the first call, which compiles
+
+
+class AbsentError(Exception):
+    """A contender cannot run here; the message says why."""
+
+
+def need(package: str) -> ModuleType:
+    """An optional package, or `AbsentError`."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError:
+        raise AbsentError(f"{package} is not installed") from None
+
+
+def release(package: str) -> str:
+    """Version of a package, for notes."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who races.
+
+    `prepare(rtol)` returns what runs every `every`-th lane and returns their θ (lane, parameter).
+    Without `tolerances` there is one way to run it, `prepare(None)`. What runs a lane after the
+    other in Python takes a sample: its time a lane does not depend on how many there are.
+    """
+
+    name: str
+    prepare: Callable[[float | None], Run]
+    tolerances: tuple[float | None, ...] = LADDER
+    every: int = 1
+    note: str = ""
+
+
+class Errors(NamedTuple):
+    """Quantiles over the lanes of max |θ - reference|."""
+
+    median: float
+    q90: float
+
+
+UNKNOWN = Errors(math.nan, math.nan)
+
+
+@dataclass
+class Entry:
+    """One contender, and what was found. `absent` says why there is nothing to run."""
+
+    name: str
+    run: Run | None = None
+    rtol: float | None = None
+    absent: str = ""
+    note: str = ""
+    lanes: int = 0
+    compile_s: float = math.nan
+    errors: Errors = UNKNOWN
+    verdict: Verdict = "WRONG"
+    rounds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Seconds of a call."""
+        return float(np.median(self.rounds)) if self.rounds else math.nan
+
+    @property
+    def a_lane(self) -> float:
+        """Seconds a lane."""
+        return self.median / self.lanes if self.lanes else math.nan
+
+    @property
+    def has_speed(self) -> bool:
+        return self.verdict in ("ok", "missed")
 
 
 def verdict(error: float, target: float) -> Verdict:
@@ -32,45 +106,101 @@ def verdict(error: float, target: float) -> Verdict:
     return "ok" if error <= target else "missed"
 
 
-class Errors(NamedTuple):
-    """Quantiles over the lanes of max |θ - reference|."""
-
-    median: float
-    q90: float
-
-
 def errors(final: np.ndarray, reference: np.ndarray) -> Errors:
-    """NaN in any lane makes both NaN."""
+    """NaN in any lane, or another shape, makes both NaN."""
+    if np.shape(final) != np.shape(reference):
+        return UNKNOWN
     lanes = np.max(np.abs(final - reference), axis=1)
     return Errors(float(np.median(lanes)), float(np.quantile(lanes, 0.9)))
 
 
-UNKNOWN = Errors(math.nan, math.nan)
+def race(
+    contenders: Iterable[Contender | Entry],
+    truth: Callable[[], np.ndarray],
+    target: float,
+    rounds: int,
+) -> list[Entry]:
+    """Compiles all, calibrates each to an error of `target` in a typical lane, times the rest.
 
-
-@dataclass
-class Entry:
-    """One contender: how to run it, and what was found.
-
-    `absent` says why there is nothing to run.
+    Solvers differ in what a tolerance means to them, so each one runs at the loosest of its
+    tolerances whose result is right to `target`. Who raises is reported with what it said.
     """
+    pairs = [_first_call(one) for one in contenders]
+    # Not before: computing the reference may compile for somebody.
+    reference = truth()
+    for contender, entry in pairs:
+        if contender is not None and not entry.absent:
+            _guarded(entry, lambda c=contender, e=entry: calibrate(c, e, reference, target))
+    racing = [(entry, entry.run) for _, entry in pairs if entry.run and entry.has_speed]
+    for (entry, _), times in zip(racing, interleave([r for _, r in racing], rounds), strict=True):
+        entry.rounds = times
+    return [entry for _, entry in pairs]
 
-    name: str
-    run: Run | None = None
-    rtol: float | None = None
-    absent: str = ""
-    compile_s: float = math.nan
-    errors: Errors = UNKNOWN
-    verdict: Verdict = "WRONG"
-    rounds: list[float] = field(default_factory=list)
 
-    @property
-    def median(self) -> float:
-        return float(np.median(self.rounds)) if self.rounds else math.nan
+def _first_call(one: Contender | Entry) -> tuple[Contender | None, Entry]:
+    if isinstance(one, Entry):
+        return None, one
+    entry = Entry(one.name, note=one.note)
+    rtol = None if one.tolerances == (None,) else FIRST_RTOL
 
-    @property
-    def has_speed(self) -> bool:
-        return not self.absent and self.verdict != "WRONG"
+    def first() -> None:
+        entry.run = one.prepare(rtol)
+        entry.run()
+
+    def compiling() -> None:
+        entry.compile_s = compile_seconds(first, lambda: entry.run and entry.run())
+
+    _guarded(entry, compiling)
+    return one, entry
+
+
+def _guarded(entry: Entry, act: Callable[[], None]) -> None:
+    try:
+        act()
+    except AbsentError as why:
+        entry.absent, entry.verdict, entry.run = str(why), "absent", None
+    except Exception as error:  # a peer's failure is a result, not the end of the race
+        said = (str(error).strip().splitlines() or [""])[0]
+        entry.absent, entry.verdict = f"FAILED: {type(error).__name__}: {said[:160]}", "WRONG"
+        entry.run = None
+
+
+def calibrate(contender: Contender, entry: Entry, reference: np.ndarray, target: float) -> None:
+    """Settles on the loosest tolerance that is right to `target`, or on the most exact of all.
+
+    The first of the tolerances in steps of `STRIDE` that is right, then the loosest one between it
+    and the one before.
+    """
+    truth, ladder = reference[:: contender.every], contender.tolerances
+    entry.lanes, entry.run, best = len(truth), None, math.inf
+
+    def good(rtol: float | None) -> bool:
+        nonlocal best
+        run = contender.prepare(rtol)
+        found = errors(run(), truth)
+        # Of those that are right the loosest, which comes last; before that the most exact.
+        if entry.run is None or found.median < best or found.median <= target:
+            entry.rtol, entry.run, entry.errors = rtol, run, found
+            best = found.median if math.isfinite(found.median) else math.inf
+        return found.median <= target
+
+    coarse = next((k for k in range(0, len(ladder), STRIDE) if good(ladder[k])), None)
+    if coarse:
+        next((k for k in range(coarse - STRIDE + 1, coarse) if good(ladder[k])), None)
+    entry.verdict = verdict(entry.errors.median, target)
+
+
+def entered(
+    names: Iterable[str], peers: dict[str, Callable[..., Contender]], work: object
+) -> list[Contender | Entry]:
+    """The contenders of these names on a workload; who cannot run is named with the reason."""
+    found: list[Contender | Entry] = []
+    for name in names:
+        try:
+            found.append(peers[name](work))
+        except AbsentError as why:
+            found.append(Entry(name, absent=str(why), verdict="absent"))
+    return found
 
 
 class Target(NamedTuple):
@@ -81,131 +211,26 @@ class Target(NamedTuple):
     at_least: float
 
 
-def seconds(run: Callable[[], Any], repeats: int = 1) -> float:
-    """Mean time of a call. What is run returns NumPy arrays, so that nothing is still under way."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - start) / repeats
+def ratios(ours: str, entries: Sequence[Entry], targets: Iterable[Target]) -> list[dict]:
+    """How many times as fast `ours` is as each of the others, with the target where there is one;
+    then the targets of others."""
+    targets = list(targets)
+    asked = {(t.ours, t.peer): t.at_least for t in targets}
+    pairs = [(ours, entry.name) for entry in entries if entry.name != ours]
+    pairs += [pair for pair in asked if pair not in pairs]
+    return [_ratio(*pair, asked.get(pair), entries) for pair in pairs]
 
 
-def compile_seconds(first: Run, again: Run) -> float:
-    """The first call's time beyond the median of three more; NaN where that is lost in noise."""
-    begun, later = seconds(first), [seconds(again) for _ in range(3)]
-    beyond = begun - float(np.median(later))
-    return beyond if beyond > max(later) - min(later) else math.nan
-
-
-def interleave(entries: Iterable[Entry], rounds: int) -> None:
-    """Times everybody in every round, so that a disturbance hits neighbours, not one contender."""
-    racing = [(entry, entry.run) for entry in entries if entry.run and entry.has_speed]
-    repeats = [min(20, math.ceil(SLOT / seconds(run))) for _, run in racing]
-    for _ in range(rounds):
-        for (entry, run), count in zip(racing, repeats, strict=True):
-            entry.rounds.append(seconds(run, count))
-
-
-def ratio(target: Target, entries: Iterable[Entry]) -> dict[str, Any]:
-    """Ratio of medians, and the range of the ratios within a round."""
+def _ratio(ours: str, peer: str, at_least: float | None, entries: Sequence[Entry]) -> dict:
+    """Ratio of medians a lane, and the range of the ratios within a round."""
     by_name = {entry.name: entry for entry in entries}
-    ours, peer = by_name[target.ours], by_name[target.peer]
-    found: dict[str, Any] = {**target._asdict(), "ratio": None, "range": None}
-    if ours.has_speed and peer.has_speed:
-        within = np.array(peer.rounds) / np.array(ours.rounds)
+    us, them = by_name[ours], by_name[peer]
+    found = {"ours": ours, "peer": peer, "at_least": at_least, "ratio": None, "range": None}
+    if us.has_speed and them.has_speed and us.rounds and them.rounds:
+        both = min(len(us.rounds), len(them.rounds))
+        within = np.array(them.rounds[:both]) / np.array(us.rounds[:both]) * us.lanes / them.lanes
         found |= {
-            "ratio": peer.median / ours.median,
+            "ratio": them.a_lane / us.a_lane,
             "range": [float(within.min()), float(within.max())],
         }
     return found
-
-
-def report(title: str, entries: list[Entry], targets: Iterable[Target]) -> dict[str, Any]:
-    """Prints ratios, then contenders; returns both for the JSON."""
-    ratios = [ratio(target, entries) for target in targets]
-    print(f"\n{title}")
-    _print_rows(["how many times as fast", "ratio", "rounds", "target", ""], map(_ratio, ratios))
-    print()
-    heading = ["contender", "median", "rounds", "compile", "rtol", "error", "90 %", "verdict"]
-    _print_rows(heading, map(_row, entries))
-    return {"title": title, "ratios": ratios, "contenders": [_record(e) for e in entries]}
-
-
-def _ratio(found: dict[str, Any]) -> list[str]:
-    pair, least = f"{found['ours']} against {found['peer']}", f">= {found['at_least']:.3g}x"
-    if found["ratio"] is None:
-        return [pair, "-", "-", least, "not measured"]
-    low, high = found["range"]
-    met = "met" if found["ratio"] >= found["at_least"] else "NOT MET"
-    return [pair, f"{found['ratio']:.2f}x", f"{low:.2f} .. {high:.2f}", least, met]
-
-
-def _row(entry: Entry) -> list[str]:
-    if entry.absent:
-        return [entry.name, *["-"] * 6, entry.absent]
-    # A wrong answer has no time: `interleave` left it out.
-    time_of = [f"{1e3 * entry.median:.4g} ms", _span(entry.rounds)] if entry.rounds else ["-", "-"]
-    compiling = f"{entry.compile_s:.2f} s" if entry.compile_s > 0 else "in noise"
-    rtol = "-" if entry.rtol is None else f"{entry.rtol:.1e}"
-    achieved = [f"{entry.errors.median:.1e}", f"{entry.errors.q90:.1e}"]
-    return [entry.name, *time_of, compiling, rtol, *achieved, entry.verdict]
-
-
-def _span(times: list[float]) -> str:
-    return f"{1e3 * min(times):.4g} .. {1e3 * max(times):.4g} ms"
-
-
-def _print_rows(heading: list[str], rows: Iterable[list[str]]) -> None:
-    lines = [heading, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
-
-
-def _record(entry: Entry) -> dict[str, Any]:
-    numbers = {
-        "median_s": entry.median,
-        "compile_s": entry.compile_s,
-        "error_median": entry.errors.median,
-        "error_q90": entry.errors.q90,
-    }
-    return {
-        "name": entry.name,
-        "verdict": entry.absent or entry.verdict,
-        "rtol": entry.rtol,
-        "rounds_s": entry.rounds,
-        # JSON has no NaN.
-        **{key: value if math.isfinite(value) else None for key, value in numbers.items()},
-    }
-
-
-def finish(name: str, quick: bool, reports: list[dict[str, Any]]) -> None:
-    """Prints the machine and writes `results/NAME.json`; a quick run has a file of its own."""
-    machine = hardware()
-    print("\n" + ", ".join(f"{key} {value}" for key, value in machine.items()))
-    RESULTS.mkdir(exist_ok=True)
-    content = {"benchmark": name, "quick": quick, "hardware": machine, "reports": reports}
-    file = RESULTS / f"{name}{'-quick' if quick else ''}.json"
-    file.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def hardware() -> dict[str, str | int]:
-    """What the times depend on, without the machine's name."""
-    import jax
-
-    # Where a process may be bound to some of the cores, those are the ones that count.
-    bound = getattr(os, "sched_getaffinity", None)
-    return {
-        "CPU": _cpu_model(),
-        "cores": len(bound(0)) if bound else os.cpu_count() or 1,
-        "Python": platform.python_version(),
-        "JAX": jax.__version__,
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()

@@ -1,70 +1,166 @@
-"""Cost a lane of `ct.ensemble`, from a thousand lanes to a million, and the memory it takes."""
+"""Cost a lane of `ct.ensemble` and its peers as lanes grow, and the memory that ours takes."""
 
 import resource
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import ct_adam as ct
 
-from .ensemble import LEARNING_RATE, START, loss
-from .timing import finish, seconds
+from .limits import limits, told
+from .output import finish, print_rows
+from .peers import gradsolve_peer, heyoka_peer, jax_peer, numba_peer, ours
+from .race import Contender, Entry, entered, errors, race, verdict
+from .timing import seconds
+from .workloads import QUADRATIC, FlowLanes, Lanes, uniform
 
-STEPS = 120
-METRICS = ("max_update", "final_params", "outcome")
-
-
-def flow(b1: Any, b2: Any) -> Any:
-    return ct.AdamFlow(LEARNING_RATE, b1, b2)
-
-
-def optimizer(b1: Any, b2: Any) -> Any:
-    return ct.k_adam(LEARNING_RATE, b1, b2)
+SPENT = 10.0  # seconds that the rounds of one contender and count may take
+ERROR = 1e-4
+PEERS: dict[str, Callable[[FlowLanes], Contender]] = {
+    "auto": partial(ours.flow, "auto"),
+    "cohort": partial(ours.flow, "cohort"),
+    "lax.map(diffrax)": partial(jax_peer.flow, "lax.map(diffrax)", jax_peer.one_by_one),
+    "vmap(diffrax)": partial(jax_peer.flow, "vmap(diffrax)", jax_peer.side_by_side),
+    "heyoka": heyoka_peer.flow,
+    "gradsolve": gradsolve_peer.flow,
+    "numba loop": numba_peer.flow,
+}
+OPTIMIZERS: dict[str, Callable[[Lanes], Contender]] = {
+    "auto": partial(ours.optimizer, "auto"),
+    "vmap(scan)": partial(jax_peer.optimizer, "vmap(scan)", jax_peer.side_by_side),
+    "numba loop": numba_peer.optimizer,
+}
+MOST = 4.0
+"""Seconds of a call beyond which a contender is not asked for more lanes; ours always is."""
 
 
 def main(quick: bool) -> None:
-    counts = [2**k for k in ((10, 12, 14) if quick else (10, 12, 14, 16, 18, 20))]
-    reports = [_scale(name, make, counts) for name, make in (("flow", flow), ("Adam", optimizer))]
-    finish("scaling", quick, [*reports, _overhead()])
+    """A flow, an optimizer, and what a call costs that has next to nothing to do."""
+    counts = [2**k for k in ((10, 12) if quick else (10, 12, 14, 16, 18, 20))]
+    flow, optimizer = FlowLanes("flow", **uniform(1024)), Lanes("Adam", **uniform(1024))
+    reports = [
+        climbed(flow, PEERS, counts, ERROR),
+        climbed(optimizer, OPTIMIZERS, counts, 1e-9, by_lane_alone),
+        overhead(),
+    ]
+    finish("scaling", quick, reports)
 
 
-def _overhead() -> dict[str, Any]:
+def by_lane_alone(work: Lanes) -> np.ndarray:
+    """An optimizer's θ by NumPy."""
+    from .discrete import by_numpy
+
+    return by_numpy(work)
+
+
+def tight(work: Any) -> np.ndarray:
+    """A flow's θ by ours at a tight tolerance, compared with SciPy."""
+    from .ensemble import reference
+
+    return reference(work, ERROR)[0]
+
+
+def climbed(
+    work: Any,
+    peers: dict[str, Callable[..., Contender]],
+    counts: Sequence[int],
+    error: float,
+    truth_of: Callable[[Any], np.ndarray] = tight,
+    most: float = MOST,
+) -> dict[str, Any]:
+    """Everybody at the tolerance that is right to `error` on the lanes of `work`, on more and more:
+    of these the first ones are compared again."""
+    truth = truth_of(work)
+    entries = race(entered(peers, peers, work), lambda: truth, error, 1)
+    rows = []
+    for entry in entries:
+        rows += list(_climb(entry, work, peers, counts, truth, error, most))
+    title = f"{work.name}, {work.steps} steps, error {error:g}"
+    print(f"\n{title}; each at the tolerance that {len(work.b1)} lanes need", flush=True)
+    heading = [
+        "contender",
+        "lanes",
+        "time a lane",
+        "lanes/s",
+        "rounds",
+        "largest memory",
+        "verdict",
+    ]
+    print_rows(heading, map(_row, rows))
+    found: dict[str, Any] = {"title": title, "kind": "scaling", "rows": rows}
+    auto = [row for row in rows if row["name"] == "auto" and "lanes" in row]
+    if auto and isinstance(work, FlowLanes):
+        found["limits"] = near_the_limit(work, auto[-1])
+        print(told(found["limits"]))
+    return found
+
+
+def _climb(entry: Entry, work: Any, peers: Any, counts: Any, truth: Any, error: Any, most: float):
+    if not entry.has_speed:
+        yield {"name": entry.name, "verdict": entry.absent or entry.verdict}
+        return
+    for count in counts:
+        more = replace(work, **uniform(count))
+        run = peers[entry.name](more).prepare(entry.rtol)
+        spent = seconds(lambda run=run: run())
+        judged = verdict(errors(run()[: len(truth)], truth[:count]).median, error)
+        rounds = [seconds(run) for _ in range(max(1, min(7, int(SPENT / spent))))]
+        middle = float(np.median(rounds))
+        yield {
+            "name": entry.name,
+            "lanes": count,
+            "rtol": entry.rtol,
+            "s_a_lane": middle / count,
+            "lanes_per_s": count / middle,
+            "rounds_s": rounds,
+            # Linux counts in units of 1024 bytes.
+            "memory_GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "verdict": judged,
+        }
+        if entry.name != "auto" and 4 * middle > most:  # the next count is four times as large
+            return
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    if "lanes" not in row:
+        return [row["name"], *["-"] * 5, row["verdict"]]
+    low, high = min(row["rounds_s"]), max(row["rounds_s"])
+    return [
+        row["name"],
+        str(row["lanes"]),
+        f"{1e6 * row['s_a_lane']:.3g} µs",
+        f"{row['lanes_per_s']:.3g}",
+        f"{1e3 * low:.4g} .. {1e3 * high:.4g} ms",
+        f"{row['memory_GiB']:.2f} GiB",
+        row["verdict"],
+    ]
+
+
+def near_the_limit(work: FlowLanes, row: dict[str, Any]) -> dict[str, float]:
+    """Of `auto` with the lanes of a row."""
+    more = replace(work, **uniform(row["lanes"]))
+    made = ours.flow_program(more, row["rtol"])
+    passes = float(made.table(more.decays).evaluations.sum()) / 6
+    return limits(made, more.decays, passes, row["s_a_lane"] * row["lanes"])
+
+
+def overhead() -> dict[str, Any]:
     """What a call costs that has next to nothing to do: a lane, four steps, the whole table."""
     lane = {"b1": np.array([0.9]), "b2": np.array([0.99])}
+    make = FlowLanes("overhead", **lane).make
     rows = []
+    print()
     for engine in ("fused", "cohort", "reference"):
 
         def run(engine: str = engine) -> Any:
-            return ct.ensemble(flow, loss, START, 4, lane, engine=engine)
+            return ct.ensemble(make, QUADRATIC.of, QUADRATIC.start, 4, lane, engine=engine)
 
         run()
         rounds = [seconds(run) for _ in range(51)]
-        rows.append({"engine": engine, "rounds_s": rounds})
-        print(f"a call's overhead, {engine}: {1e3 * float(np.median(rounds)):.2f} ms")
-    return {"title": "overhead", "rows": rows}
-
-
-def _scale(name: str, make: Any, counts: list[int]) -> dict[str, Any]:
-    """The median of rounds that get fewer as they get longer."""
-    print(f"\n{name}, {STEPS} steps, rtol 1e-3: lanes, time a lane, largest memory so far")
-    rows = []
-    for count in counts:
-        rng = np.random.default_rng(0)
-        lanes = {"b1": rng.uniform(0.5, 0.99, count), "b2": rng.uniform(0.5, 0.999, count)}
-
-        def run(lanes: dict[str, np.ndarray] = lanes) -> np.ndarray:
-            table = ct.ensemble(
-                make, loss, START, STEPS, lanes, rtol=1e-3, atol=1e-6, metrics=METRICS
-            )
-            return table.final_params.values
-
-        run()
-        rounds = [seconds(run) for _ in range(max(1, min(7, 2**18 // count)))]
-        # Linux counts in units of 1024 bytes.
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        cost = float(np.median(rounds)) / count
-        print(f"{count:>8}  {1e6 * cost:6.2f} µs  {memory:5.2f} GiB")
-        rows.append({"lanes": count, "rounds_s": rounds, "s_a_lane": cost, "memory_GiB": memory})
-    costs = [row["s_a_lane"] for row in rows]
-    print(f"dearest over cheapest: {max(costs) / min(costs):.2f}")
-    return {"title": name, "rows": rows}
+        median = float(np.median(rounds))
+        rows.append({"engine": engine, "median_s": median, "rounds_s": rounds})
+        print(f"a call's overhead, {engine}: {1e3 * median:.2f} ms")
+    return {"title": "A call's overhead", "kind": "scaling", "rows": rows}

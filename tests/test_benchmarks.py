@@ -1,12 +1,34 @@
 """The benchmarks' own decisions; no timing."""
 
 import math
+from dataclasses import replace
 
+import jax
 import numpy as np
+import optax
 import pytest
 
+from benchmarks import discrete, ensemble, gpu, limits, workloads
 from benchmarks.__main__ import main
-from benchmarks.timing import Entry, Errors, Target, errors, interleave, ratio, report, verdict
+from benchmarks.output import report
+from benchmarks.peers import numba_peer, ours
+from benchmarks.race import (
+    LADDER,
+    AbsentError,
+    Contender,
+    Entry,
+    Errors,
+    Target,
+    entered,
+    errors,
+    race,
+    ratios,
+    verdict,
+)
+from benchmarks.workloads import CHAIN, QUADRATIC, FlowLanes, Lanes, by_scipy, uniform
+from ct_adam.ensemble.prepared import prepared
+
+TRUTH = np.arange(12.0).reshape(6, 2)
 
 
 @pytest.mark.parametrize(
@@ -36,34 +58,184 @@ def test_errors_are_over_lanes_of_the_largest_coordinate():
     assert errors(final, np.zeros((3, 2))) == Errors(2.0, pytest.approx(2.8))
 
 
-def test_a_wrong_contender_is_neither_timed_nor_compared(capsys):
-    calls = []
-    wrong = Entry("fast", run=lambda: calls.append(1), verdict="WRONG")
-    right = Entry("slow", run=lambda: np.zeros(1), verdict="ok", errors=Errors(0, 0))
-    missing = Entry("missing", absent="not installed")
-    interleave([wrong, right, missing], 2)
-    assert not calls
-    assert len(right.rounds) == 2
-    entries = [wrong, right, missing]
-    found = report("title", entries, [Target("fast", "slow", 2), Target("slow", "missing", 2)])
-    assert [one["ratio"] for one in found["ratios"]] == [None, None]
-    assert [one["median_s"] is None for one in found["contenders"]] == [True, False, True]
+def answers(name, final, **options):
+    """A contender of one answer."""
+    return Contender(name, lambda _: lambda: final, (None,), **options)
+
+
+def raises(_):
+    raise ValueError("no such thing\nmore of it")
+
+
+def absent(_):
+    raise AbsentError("it needs a compiler")
+
+
+BROKEN = {
+    "another answer": answers("another answer", TRUTH + 1.0),
+    "not a number": answers("not a number", np.where(TRUTH == 5, np.nan, TRUTH)),
+    "lanes missing": answers("lanes missing", TRUTH[:-1]),
+    "raises": Contender("raises", raises, (None,)),
+    "absent": Contender("absent", absent, (None,)),
+}
+
+
+def test_who_is_wrong_has_no_time_and_no_ratio(capsys):
+    entries = race([answers("auto", TRUTH), *BROKEN.values()], lambda: TRUTH, 1e-5, 2)
+    found = report("title", entries, [Target("auto", "raises", 2)])
+    assert [one["ratio"] for one in found["ratios"]] == [None] * len(BROKEN)
+    told = {one["name"]: one for one in found["contenders"]}
+    assert told["auto"]["verdict"] == "ok"
+    assert told["auto"]["median_s"] > 0
+    for name in BROKEN:
+        assert told[name]["median_s"] is None
+        assert told[name]["rounds_s"] == []
+    assert told["another answer"]["verdict"] == "WRONG"
+    assert told["another answer"]["error_median"] == 1.0
+    assert told["not a number"]["verdict"] == told["lanes missing"]["verdict"] == "WRONG"
+    assert told["raises"]["verdict"] == "FAILED: ValueError: no such thing"
+    assert told["absent"]["verdict"] == "it needs a compiler"
     printed = capsys.readouterr().out
-    assert "WRONG" in printed
-    assert "not installed" in printed
+    assert "not measured" in printed
+    assert "it needs a compiler" in printed
 
 
-def test_ratio_is_one_of_medians():
-    fast = Entry("fast", verdict="ok", rounds=[1.0, 2.0, 9.0])
-    slow = Entry("slow", verdict="missed", rounds=[10.0, 8.0, 9.0])
-    found = ratio(Target("fast", "slow", 2), [fast, slow])
-    assert found["ratio"] == pytest.approx(4.5)
-    assert found["range"] == [pytest.approx(1), pytest.approx(10)]
+def test_a_broken_engine_of_ours_is_wrong(monkeypatch):
+    """Through the workload, the reference and SciPy, as the benchmark goes."""
+    work = FlowLanes("a few", **uniform(3), steps=20)
+    truth, doubt = ensemble.reference(work, 1e-4)
+    assert doubt <= 1e-6
+    good = ours.flow("reference", work)
+
+    def off_by_one_lane(rtol):
+        run = good.prepare(rtol)
+        return lambda: np.roll(run(), 1, axis=0)
+
+    entries = race([good, replace(good, prepare=off_by_one_lane)], lambda: truth, 1e-4, 1)
+    assert [entry.verdict for entry in entries] == ["ok", "WRONG"]
+    monkeypatch.setattr(ours, "flow_params", lambda *_: truth + 1.0)
+    with pytest.raises(RuntimeError, match="away from SciPy's"):
+        ensemble.reference(work, 1e-4)
 
 
-@pytest.mark.parametrize("arguments", [["nothing-like-it"], [], ["--quick"], ["ensemble", "x"]])
-def test_unknown_name_is_one_sentence(arguments, capsys):
-    assert main(arguments) == 2
+def test_calibration_takes_the_loosest_tolerance_that_is_right():
+    """Errors of 30 times the tolerance: the target needs a third of a decade more."""
+    asked = []
+
+    def prepare(rtol):
+        asked.append(rtol)
+        return lambda: TRUTH + 30 * rtol
+
+    (entry,) = race([Contender("solver", prepare)], lambda: TRUTH, 1e-3, 1)
+    assert entry.rtol == pytest.approx(10**-4.5)
+    assert entry.verdict == "ok"
+    assert entry.errors.median == pytest.approx(30 * 10**-4.5)
+    assert max(asked) == LADDER[0]
+
+
+def test_who_is_never_right_runs_at_its_best():
+    (entry,) = race(
+        [Contender("solver", lambda rtol: lambda: TRUTH + 2e-3 + rtol)], lambda: TRUTH, 1e-3, 1
+    )
+    assert (entry.rtol, entry.verdict) == (LADDER[-1], "missed")
+
+
+def test_a_sample_counts_by_the_lane():
+    all_lanes = Entry("auto", verdict="ok", lanes=100, rounds=[1.0, 2.0, 9.0])
+    sample = Entry("loop", verdict="missed", lanes=10, rounds=[10.0, 8.0, 9.0])
+    (found,) = ratios("auto", [all_lanes, sample], [Target("auto", "loop", 2)])
+    assert found["ratio"] == pytest.approx(45)
+    assert found["range"] == [pytest.approx(10), pytest.approx(100)]
+    assert found["at_least"] == 2
+    entry = race([answers("loop", TRUTH[::2], every=2)], lambda: TRUTH, 1e-5, 1)[0]
+    assert (entry.lanes, entry.verdict) == (3, "ok")
+
+
+def test_what_is_not_installed_is_named():
+    def peer(_):
+        raise AbsentError("warp is not installed")
+
+    (entry,) = entered(["gradsolve"], {"gradsolve": peer}, None)
+    assert isinstance(entry, Entry)
+    assert (entry.name, entry.absent, entry.verdict) == (
+        "gradsolve",
+        "warp is not installed",
+        "absent",
+    )
+
+
+@pytest.mark.parametrize("loss", [QUADRATIC, CHAIN])
+def test_gradients_of_all_peers_are_one(loss):
+    x = np.random.default_rng(0).normal(size=(len(loss.start), 3))
+    by_jax = np.stack([jax.grad(loss.of)(column) for column in x.T], axis=1)
+    # A few operations each, on numbers of order 40.
+    tolerance = {"rtol": 1e-13, "atol": 1e-13}
+    np.testing.assert_allclose(np.array(loss.slopes(x)), by_jax, **tolerance)
+    found = np.full_like(x, np.nan)
+    loss.compiled(x, found)
+    np.testing.assert_allclose(found, by_jax, **tolerance)
+
+
+def test_numpy_is_optax():
+    work = Lanes("a few", **uniform(16), steps=30)
+    for contender in (numba_peer.optimizer(work), ours.optimizer("reference", work)):
+        final = contender.prepare(None)()
+        np.testing.assert_allclose(
+            final, discrete.by_numpy(work), rtol=1e-12, err_msg=contender.name
+        )
+
+
+def test_the_loop_by_hand_solves_the_flow():
+    work = FlowLanes("a few", **uniform(3), steps=20)
+    final = numba_peer.flow(work).prepare(1e-8)()
+    options = {"method": "DOP853", "rtol": 1e-10, "atol": 1e-13}
+    expected = [by_scipy(work, lane, **options) for lane in range(3)]
+    # The tolerance times what 20 steps may amplify.
+    np.testing.assert_allclose(final, expected, atol=1e-6)
+
+
+def test_fewer_lanes_are_the_first_of_more():
+    few, many = uniform(5), uniform(50)
+    for name in few:
+        np.testing.assert_array_equal(few[name], many[name][:5])
+    decays = workloads.corner(50)
+    assert np.all(decays["b1"] >= decays["b2"])
+
+
+def test_operations_are_counted():
+    """Gradient descent on Σx²/2 of four numbers: some operations a number, not hundreds."""
+    made = prepared(
+        optax.sgd,
+        QUADRATIC.of,
+        QUADRATIC.start,
+        5,
+        metrics=("final_params",),
+    )
+    assert 8 <= limits.body_operations(made, {"learning_rate": np.float64(0.1)}) <= 60
+
+
+def test_without_a_card_the_command_says_so(capsys):
+    if jax.default_backend() == "gpu":
+        pytest.skip("there is one")
+    assert gpu.main(quick=True) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "ensemble, discrete" in said
+    assert "No GPU that JAX knows" in said
+    assert "--rehearse" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing-like-it"], "ensemble, discrete"),
+        ([], "ensemble, discrete"),
+        (["--quick"], "ensemble, discrete"),
+        (["ensemble", "x"], "ensemble, discrete"),
+        (["ensemble", "--quik"], "ensemble has no --quik: its flags are --quick."),
+        (["page", "--quick"], "page has no --quick: its flags are none."),
+    ],
+)
+def test_unknown_name_is_one_sentence(arguments, said, capsys):
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert said in told

@@ -6,39 +6,58 @@ from typing import Any
 
 import numpy as np
 
-THREADS = 2
+from ..race import Contender, Run, need, release
+from ..timing import hardware
+from ..workloads import FlowLanes
 
 
-def adam_system(curvatures: np.ndarray, learning_rate: float, eps: float) -> list[Any]:
+def flow(work: FlowLanes) -> Contender:
+    """State (θ, m, w = ln v), lanes in batches in the order of their cost, a thread a core."""
+    need("heyoka")
+    system = adam_system(work)
+    start = work.first_states.copy()
+    start[:, 2::3] = np.log(start[:, 2::3])
+    threads = int(hardware()["cores"])
+
+    def prepare(rtol: float | None) -> Run:
+        run = _prepared(system, start, work.lane_parameters, work.steps, rtol, threads)
+        return lambda: run()[:, ::3]
+
+    note = f"{release('heyoka')}, ln v, batches in the order of cost, {threads} threads"
+    return Contender("heyoka", prepare, note=note)
+
+
+def adam_system(work: FlowLanes) -> list[Any]:
     """The equations of `ct_adam.AdamFlow`, order 1, `start="first_step"`, per coordinate.
 
-    State (θ, m, w = ln v). With r = e^{-w/2} = 1/√v one exponential a coordinate is enough:
+    With r = e^{-w/2} = 1/√v one exponential a coordinate is enough:
 
         m' = a(g - m)    w' = b((g r)² - 1)    θ' = -η m r / (B1 (1/√B2 + eps r))
 
     Parameters of a lane: b1, b2 and their rates a, b.
     """
-    import heyoka as hy
-
+    hy = need("heyoka")
     b1, b2, a, b = (hy.par[i] for i in range(4))
     factor1 = 1.0 - b1 * hy.exp(-a * hy.time)
     root2 = (1.0 - b2 * hy.exp(-b * hy.time)) ** -0.5
+    dim = len(work.loss.start)
+    xs, ms, ws = ([hy.make_vars(f"{name}{i}") for i in range(dim)] for name in "xmw")
     system = []
-    for i, h in enumerate(curvatures):
-        x, m, w = hy.make_vars(f"x{i}", f"m{i}", f"w{i}")
-        g, r = float(h) * x, hy.exp(-0.5 * w)
-        system.append((x, -learning_rate * m * r / (factor1 * (root2 + eps * r))))
+    for x, m, w, g in zip(xs, ms, ws, work.loss.slopes(xs), strict=True):
+        r = hy.exp(-0.5 * w)
+        system.append((x, -work.learning_rate * m * r / (factor1 * (root2 + work.eps * r))))
         system.append((m, a * (g - m)))
         system.append((w, b * ((g * r) ** 2.0 - 1.0)))
     return system
 
 
-def prepare(
+def _prepared(
     system: list[Any],
     start: np.ndarray,
     lane_parameters: np.ndarray,
     steps: float,
-    tolerance: float,
+    tolerance: float | None,
+    threads: int,
 ) -> Callable[[], np.ndarray]:
     """A run of all lanes: `start` is (lanes, state), `lane_parameters` (lanes, parameter).
 
@@ -46,13 +65,16 @@ def prepare(
     of b1 and b2 tells it: a first run counts solver steps. It is charged to compilation, not to
     the times. Threads take turns at the batches; each has an integrator of its own.
     """
-    import heyoka as hy
-
+    hy = need("heyoka")
     width = hy.recommended_simd_size()
     zeros = np.zeros((start.shape[1], width))
     pars = np.ones((lane_parameters.shape[1], width))
     integrators = [
-        hy.taylor_adaptive_batch(system, zeros, pars=pars, tol=tolerance) for _ in range(THREADS)
+        # Without compact mode the chain's derivatives take minutes to compile.
+        hy.taylor_adaptive_batch(
+            system, zeros, pars=pars, tol=tolerance, compact_mode=start.shape[1] > 20
+        )
+        for _ in range(threads)
     ]
     final, cost = np.empty_like(start), np.empty(len(start))
 
@@ -68,8 +90,8 @@ def prepare(
     def run(order: np.ndarray) -> np.ndarray:
         # The last lane fills up the last batch.
         batches = np.pad(order, (0, -len(order) % width), mode="edge").reshape(-1, width)
-        with ThreadPoolExecutor(THREADS) as pool:
-            shares = (batches[thread::THREADS] for thread in range(THREADS))
+        with ThreadPoolExecutor(threads) as pool:
+            shares = (batches[thread::threads] for thread in range(threads))
             list(pool.map(share, integrators, shares))  # a list, so that errors are raised
         return final.copy()
 

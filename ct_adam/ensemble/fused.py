@@ -32,7 +32,7 @@ class Fused:
         kernels = _kernels() if kernels is None else kernels
         arrays, static = eqx.partition(program, eqx.is_array)
         made = plan(arrays, static, {name: column[0] for name, column in columns.items()})
-        self._kernel = kernels.compiled(made.lowered, made.table_sizes)
+        self.kernel: Any = kernels.compiled(made.lowered, made.table_sizes)
         self._run, self._most = kernels.run_kernel, kernels.TILE
         self._begin = jax.jit(lambda arrays, *rest: made.begin(eqx.combine(arrays, static), *rest))
         self._end = jax.jit(lambda arrays, *rest: made.end(eqx.combine(arrays, static), *rest))
@@ -56,7 +56,7 @@ class Fused:
         carry = np.array(carry, float)  # also where JAX itself has no float64
         lanes = np.flatnonzero(np.asarray(going)[:count])
         self._run(
-            self._kernel,
+            self.kernel,
             carry,
             np.asarray(known, float),
             [np.asarray(table, float) for table in tables],

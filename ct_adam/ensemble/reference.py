@@ -213,8 +213,12 @@ def seen_step(
     before, state, seen = carry
     dtype, steps = settings.steps.dtype, settings.steps
     after, state, delta = optimizer_step(optimizer, problem, n, before, state)
-    size = largest(update_of(_rule(optimizer), problem, n, before, delta))
-    loss = problem.value(before) if settings.wants_loss else jnp.zeros((), dtype)
+    nothing = jnp.zeros((), dtype)
+    size, loss = nothing, nothing
+    if settings.wants_update:  # without it a step that is not finite still shows in θ at the end
+        size = largest(update_of(_rule(optimizer), problem, n, before, delta))
+    if settings.wants_loss:
+        loss = problem.value(before)
     seen = seen.see(size, loss)
     if settings.wants_line:
         since = (n - settings.warm_steps).astype(dtype)

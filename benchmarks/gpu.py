@@ -1,0 +1,97 @@
+"""The engines on an NVIDIA card, beside those who run there; needs no network.
+
+`--rehearse` goes the same way on a CPU with few lanes, and keeps nothing.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from .ensemble import reference
+from .output import finish, report
+from .peers import cubie_peer, gradsolve_peer, jax_peer, ours
+from .race import Contender, Target, entered, race
+from .scaling import OPTIMIZERS, by_lane_alone, climbed
+from .workloads import FlowLanes, Lanes, uniform
+
+COMMAND = "python -m benchmarks gpu"
+TARGETS = (Target("auto", "vmap(diffrax)", 100), Target("auto", "gradsolve", 1))
+"""From 2¹⁶ lanes on."""
+ERRORS = {"float64": 1e-5, "float32": 1e-3}
+
+
+def peers(device: str) -> dict[str, Callable[[FlowLanes], Contender]]:
+    """Who races on `device`, "cuda" or "cpu"."""
+    return {
+        "auto": partial(ours.flow, "auto"),
+        "cohort": partial(ours.flow, "cohort"),
+        "vmap(diffrax)": partial(jax_peer.flow, "vmap(diffrax)", jax_peer.side_by_side),
+        "gradsolve": partial(gradsolve_peer.flow, device=device),
+        "cubie": cubie_peer.flow,
+    }
+
+
+def main(quick: bool, rehearse: bool = False) -> int:
+    """Races and climbs in both precisions; 2 where there is no card to do it on."""
+    on_card = jax.default_backend() == "gpu"
+    if not on_card and not rehearse:
+        print(
+            "No GPU that JAX knows: install the extra `cuda` on a machine with an NVIDIA card, or "
+            f"go the same way on the CPU by `{COMMAND} --rehearse`.",
+            file=sys.stderr,
+        )
+        return 2
+    raced = 2**6 if rehearse else 2**14 if quick else 2**16
+    counts = [2**8] if rehearse else [2**k for k in range(12, 17 if quick else 23, 2)]
+    first = min(2**10, raced)
+    contenders = peers("cuda" if on_card else "cpu")
+    reports = [_raced(dtype, raced, contenders) for dtype in ERRORS]
+    for dtype, error in ERRORS.items():
+        work = FlowLanes(f"Adam flow, {dtype}", **uniform(first), dtype=np.dtype(dtype))
+        climb = climbed(work, contenders, counts, error, partial(_truth, error=error))
+        reports.append(climb)
+    discrete = {name: OPTIMIZERS[name] for name in ("auto", "vmap(scan)")}
+    adam = Lanes("Adam", **uniform(first))
+    reports.append(climbed(adam, discrete, counts, 1e-9, by_lane_alone))
+    if rehearse:
+        print("\nA rehearsal: nothing is kept.")
+        return 0
+    today = datetime.now(UTC).date().isoformat()
+    finish("gpu", quick, reports, date=today, command=COMMAND, kernel=_kernel())
+    return 0
+
+
+def _raced(dtype: str, lanes: int, contenders: dict[str, Any]) -> dict[str, Any]:
+    error = ERRORS[dtype]
+    work = FlowLanes(dtype, **uniform(lanes), dtype=np.dtype(dtype))
+    truth = partial(_truth, work, error=error)
+    entries = race(entered(contenders, contenders, work), truth, error, 7)
+    title = f"Adam flow, quadratic, {dtype}: {lanes} lanes, {work.steps} steps, error {error:g}"
+    return report(title, entries, TARGETS, name=dtype)
+
+
+def _truth(work: FlowLanes, error: float) -> np.ndarray:
+    """In double precision whatever the contenders work in."""
+    return reference(replace(work, dtype=float), error)[0]
+
+
+def _kernel() -> dict[str, int]:
+    """What the compiler made of the flow's body: registers a thread, and bytes that did not fit."""
+    from ct_adam.ensemble import kernels_cuda
+    from ct_adam.ensemble.fused import Fused
+
+    lanes = uniform(2**12)
+    program = ours.flow_program(FlowLanes("kernel", **lanes), 1e-4).program
+    fused = Fused(program, lanes, kernels_cuda)
+    fused(eqx.filter(program, eqx.is_array), lanes)
+    return {
+        "registers": max(fused.kernel.get_regs_per_thread().values()),
+        "local_bytes": max(fused.kernel.get_local_mem_per_thread().values()),
+    }
