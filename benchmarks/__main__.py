@@ -1,11 +1,26 @@
 """`python -m benchmarks NAME [--quick]`."""
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 from importlib import import_module
 
 RACES = ("ensemble", "discrete", "network", "scaling", "compile", "gpu", "sweep")
 NAMES = (*RACES, "page")
+CACHES = ("CT_ADAM_CACHE", "NUMBA_CACHE_DIR", "WARP_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR")
 FLAGS = {"--quick": RACES, "--rehearse": ("gpu",)}
+
+
+def _begin_empty() -> None:
+    """Compilations of former runs would be a head start for those who keep them."""
+    folder = tempfile.mkdtemp(prefix="ct_adam_benchmarks_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in CACHES:
+        os.environ[name] = os.path.join(folder, name)
+    # A card's memory is shared with those who do not go through JAX.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def main(arguments: list[str]) -> int:
@@ -22,9 +37,10 @@ def main(arguments: list[str]) -> int:
             known = ", ".join(flag for flag, names in FLAGS.items() if name in names) or "none"
             print(f"{name} has no {flag}: its flags are {known}.", file=sys.stderr)
             return 2
+    _begin_empty()
     import jax
 
-    jax.config.update("jax_enable_x64", True)  # before anything of a benchmark is traced
+    jax.config.update("jax_enable_x64", True)  # before anything is traced
     options = {flag.removeprefix("--"): True for flag in flags}
     if name in RACES:
         options.setdefault("quick", False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .compile_child import LANES, PACKAGES, RTOL
 from .output import finish, print_rows
-from .race import errors, verdict
+from .race import Errors, errors, verdict
 
 NOTE = (
     "Each contender in processes of its own: cold with empty caches (kernels, JAX's compilations, "
@@ -114,7 +114,7 @@ def judge(one: dict[str, Any], finals: dict[str, np.ndarray], alike: float) -> N
         return
     answer = finals[one["name"]]
     apart = errors(answer, finals.get("auto", answer)).median
-    if verdict(apart, alike) == "WRONG":
+    if verdict(Errors(apart, apart), alike) == "WRONG":
         one |= {"cold": None, "warm": None, "absent": f"WRONG: {apart:.1e} away from auto"}
 
 

@@ -39,7 +39,7 @@ def _ratio(found: dict[str, Any]) -> list[str]:
     if found["ratio"] is None:
         return [pair, "-", "-", asked, "not measured"]
     low, high = found["range"]
-    met = "" if least is None else "met" if found["ratio"] >= least else "NOT MET"
+    met = "" if least is None else "met" if found["met"] else "NOT MET"
     return [pair, f"{found['ratio']:.2f}x", f"{low:.2f} .. {high:.2f}", asked, met]
 
 

@@ -3,7 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Literal, NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from .timing import compile_seconds, interleave
 
 Verdict = Literal["ok", "missed", "WRONG", "absent"]
+Quantile = Literal["median", "q90"]
 Run = Callable[[], np.ndarray]
 LADDER = tuple(10 ** (-k / 4) for k in range(4, 41))  # 1e-1 … 1e-10
 STRIDE = 4  # a decade
@@ -27,7 +28,9 @@ def need(package: str) -> ModuleType:
     """An optional package, or `AbsentError`."""
     try:
         return importlib.import_module(package)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != package:  # it is there, but not whole
+            raise
         raise AbsentError(f"{package} is not installed") from None
 
 
@@ -45,13 +48,15 @@ class Contender:
 
     `prepare(rtol)` returns what runs every `every`-th lane and returns their θ (lane, parameter).
     Without `tolerances` there is one way to run it, `prepare(None)`. What runs a lane after the
-    other in Python takes a sample: its time a lane does not depend on how many there are.
+    other in Python takes a sample: its time a lane does not depend on how many there are. Who
+    `follows` another takes the same solver steps, and so that one's tolerance.
     """
 
     name: str
     prepare: Callable[[float | None], Run]
     tolerances: tuple[float | None, ...] = LADDER
     every: int = 1
+    follows: str = ""
     note: str = ""
 
 
@@ -95,15 +100,15 @@ class Entry:
         return self.verdict in ("ok", "missed")
 
 
-def verdict(error: float, target: float) -> Verdict:
+def verdict(found: Errors, target: float, by: Quantile = "median") -> Verdict:
     """Whether a contender's answer may be called an answer at all.
 
     `"ok"` up to the target, `"missed"` up to a hundred times it, beyond or not a number `"WRONG"`:
-    such a contender has no speed.
+    such a contender has no speed. So has one that is that far off in a tenth of the lanes.
     """
-    if not error <= 100 * target:  # also for NaN
+    if not max(found) <= 100 * target or math.isnan(sum(found)):
         return "WRONG"
-    return "ok" if error <= target else "missed"
+    return "ok" if getattr(found, by) <= target else "missed"
 
 
 def errors(final: np.ndarray, reference: np.ndarray) -> Errors:
@@ -119,8 +124,10 @@ def race(
     truth: Callable[[], np.ndarray],
     target: float,
     rounds: int,
+    by: Quantile = "median",
 ) -> list[Entry]:
-    """Compiles all, calibrates each to an error of `target` in a typical lane, times the rest.
+    """Compiles all, calibrates each to an error of `target` in a typical lane (or in nine of ten),
+    times the rest.
 
     Solvers differ in what a tolerance means to them, so each one runs at the loosest of its
     tolerances whose result is right to `target`. Who raises is reported with what it said.
@@ -128,13 +135,27 @@ def race(
     pairs = [_first_call(one) for one in contenders]
     # Not before: computing the reference may compile for somebody.
     reference = truth()
+    found = {entry.name: entry for _, entry in pairs}
     for contender, entry in pairs:
-        if contender is not None and not entry.absent:
-            _guarded(entry, lambda c=contender, e=entry: calibrate(c, e, reference, target))
-    racing = [(entry, entry.run) for _, entry in pairs if entry.run and entry.has_speed]
-    for (entry, _), times in zip(racing, interleave([r for _, r in racing], rounds), strict=True):
-        entry.rounds = times
+        if contender is None or entry.absent:
+            continue
+        led = found.get(contender.follows)
+        if led is not None and led.has_speed:
+            contender = replace(contender, tolerances=(led.rtol,))
+        _guarded(entry, lambda c=contender, e=entry: calibrate(c, e, reference, target, by))
+    racing = [entry for _, entry in pairs if entry.run and entry.has_speed]
+    for entry, times in zip(racing, interleave([_timed(e) for e in racing], rounds), strict=True):
+        # Who failed while the clock ran keeps no time.
+        entry.rounds = times if entry.has_speed else []
     return [entry for _, entry in pairs]
+
+
+def _timed(entry: Entry) -> Callable[[], None]:
+    def run() -> None:
+        if entry.run is not None:
+            _guarded(entry, entry.run)
+
+    return run
 
 
 def _first_call(one: Contender | Entry) -> tuple[Contender | None, Entry]:
@@ -154,18 +175,24 @@ def _first_call(one: Contender | Entry) -> tuple[Contender | None, Entry]:
     return one, entry
 
 
-def _guarded(entry: Entry, act: Callable[[], None]) -> None:
+def _guarded(entry: Entry, act: Callable[[], object]) -> None:
     try:
         act()
     except AbsentError as why:
         entry.absent, entry.verdict, entry.run = str(why), "absent", None
     except Exception as error:  # a peer's failure is a result, not the end of the race
-        said = (str(error).strip().splitlines() or [""])[0]
-        entry.absent, entry.verdict = f"FAILED: {type(error).__name__}: {said[:160]}", "WRONG"
-        entry.run = None
+        entry.absent, entry.verdict, entry.run = failure(error), "WRONG", None
 
 
-def calibrate(contender: Contender, entry: Entry, reference: np.ndarray, target: float) -> None:
+def failure(error: Exception) -> str:
+    """The first line of what it said."""
+    said = (str(error).strip().splitlines() or [""])[0]
+    return f"FAILED: {type(error).__name__}: {said[:160]}"
+
+
+def calibrate(
+    contender: Contender, entry: Entry, reference: np.ndarray, target: float, by: Quantile
+) -> None:
     """Settles on the loosest tolerance that is right to `target`, or on the most exact of all.
 
     The first of the tolerances in steps of `STRIDE` that is right, then the loosest one between it
@@ -179,15 +206,16 @@ def calibrate(contender: Contender, entry: Entry, reference: np.ndarray, target:
         run = contender.prepare(rtol)
         found = errors(run(), truth)
         # Of those that are right the loosest, which comes last; before that the most exact.
-        if entry.run is None or found.median < best or found.median <= target:
+        error = getattr(found, by)
+        if entry.run is None or error < best or error <= target:
             entry.rtol, entry.run, entry.errors = rtol, run, found
-            best = found.median if math.isfinite(found.median) else math.inf
-        return found.median <= target
+            best = error if math.isfinite(error) else math.inf
+        return error <= target
 
     coarse = next((k for k in range(0, len(ladder), STRIDE) if good(ladder[k])), None)
     if coarse:
         next((k for k in range(coarse - STRIDE + 1, coarse) if good(ladder[k])), None)
-    entry.verdict = verdict(entry.errors.median, target)
+    entry.verdict = verdict(entry.errors, target, by)
 
 
 def entered(
@@ -200,6 +228,8 @@ def entered(
             found.append(peers[name](work))
         except AbsentError as why:
             found.append(Entry(name, absent=str(why), verdict="absent"))
+        except Exception as error:  # an installation may be broken in many ways
+            found.append(Entry(name, absent=failure(error)))
     return found
 
 
@@ -222,15 +252,17 @@ def ratios(ours: str, entries: Sequence[Entry], targets: Iterable[Target]) -> li
 
 
 def _ratio(ours: str, peer: str, at_least: float | None, entries: Sequence[Entry]) -> dict:
-    """Ratio of medians a lane, and the range of the ratios within a round."""
+    """Median and range of the ratios, a lane, within a round."""
     by_name = {entry.name: entry for entry in entries}
     us, them = by_name[ours], by_name[peer]
-    found = {"ours": ours, "peer": peer, "at_least": at_least, "ratio": None, "range": None}
+    found: dict = {"ours": ours, "peer": peer, "at_least": at_least, "ratio": None, "range": None}
     if us.has_speed and them.has_speed and us.rounds and them.rounds:
         both = min(len(us.rounds), len(them.rounds))
         within = np.array(them.rounds[:both]) / np.array(us.rounds[:both]) * us.lanes / them.lanes
         found |= {
-            "ratio": them.a_lane / us.a_lane,
+            "ratio": float(np.median(within)),
             "range": [float(within.min()), float(within.max())],
         }
+        if at_least is not None:
+            found["met"] = us.verdict == "ok" and found["ratio"] >= at_least
     return found

@@ -15,18 +15,20 @@ from ct_adam.sweep.execute import execute
 from ct_adam.sweep.layout import level_tiles, make_store
 from ct_adam.sweep.sweep import METRICS
 
-from .ensemble import LEARNING_RATE, START, loss
-from .timing import finish, seconds
+from .output import finish
+from .timing import seconds
+from .workloads import QUADRATIC
 
 STEPS = 300
+_LEARNING_RATE = 1e-2
 
 
 def optimizer(b1: Any, b2: Any) -> Any:
-    return ct.k_adam(LEARNING_RATE, b1, b2)
+    return ct.k_adam(_LEARNING_RATE, b1, b2)
 
 
 def flow(b1: Any, b2: Any) -> Any:
-    return ct.AdamFlow(LEARNING_RATE, b1, b2)
+    return ct.AdamFlow(_LEARNING_RATE, b1, b2)
 
 
 def main(quick: bool) -> None:
@@ -42,7 +44,9 @@ _MAKES = {"AdamFlow": flow, "Adam": optimizer}
 
 def _swept(side: int, make: Any = optimizer, **options: Any) -> ct.Sweep:
     cells = ct.axes.cells(0.5, 1, side)
-    return ct.Sweep(make, loss, START, STEPS, ct.Grid(b1=cells, b2=cells), **options)
+    return ct.Sweep(
+        make, QUADRATIC.of, QUADRATIC.start, STEPS, ct.Grid(b1=cells, b2=cells), **options
+    )
 
 
 def _store(quick: bool, folder: Path) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def _store(quick: bool, folder: Path) -> dict[str, Any]:
     lanes = sweep.grid.lanes(np.arange(side**2))
 
     def bare() -> None:
-        ct.ensemble(optimizer, loss, START, STEPS, lanes, metrics=METRICS)
+        ct.ensemble(optimizer, QUADRATIC.of, QUADRATIC.start, STEPS, lanes, metrics=METRICS)
 
     def stored() -> None:
         shutil.rmtree(folder / "store.zarr", ignore_errors=True)
@@ -75,7 +79,10 @@ def _many_tiles(quick: bool, folder: Path) -> dict[str, Any]:
     """Listing and resuming 10⁴ tiles: one is computed, and stands for all."""
     side = 30 if quick else 100
     grid = ct.Grid(b1=ct.axes.cells(0.5, 1, side**2), b2=ct.axes.cells(0.5, 1, 16))
-    sweep, store = ct.Sweep(optimizer, loss, START, STEPS, grid, tile=16), folder / "many.zarr"
+    sweep, store = (
+        ct.Sweep(optimizer, QUADRATIC.of, QUADRATIC.start, STEPS, grid, tile=16),
+        folder / "many.zarr",
+    )
     make_store(sweep, store)
     tiles, count = level_tiles(store, 0), _tiles(sweep)
     tiles.write(0, sweep.compute(0, 0))

@@ -27,8 +27,11 @@ def seconds(run: Callable[[], Any], repeats: int = 1) -> float:
 
 
 def compile_seconds(first: Callable[[], Any], again: Callable[[], Any]) -> float:
-    """The first call's time beyond the median of three more; NaN where that is lost in noise."""
-    begun, later = seconds(first), [seconds(again) for _ in range(3)]
+    """The first call's time beyond the median of three more, or of one where it takes seconds; NaN
+    where that is lost in noise."""
+    begun, later = seconds(first), [seconds(again)]
+    if later[0] < 1:
+        later += [seconds(again) for _ in range(2)]
     beyond = begun - float(np.median(later))
     return beyond if beyond > max(later) - min(later) else math.nan
 

@@ -33,7 +33,7 @@ CURVATURES = np.array([1.0, 3.0, 10.0, 30.0])
 
 
 def _quadratic(params: Any) -> Any:
-    return 0.5 * jnp.sum(jnp.asarray(CURVATURES) * params**2)
+    return 0.5 * jnp.sum(jnp.asarray(CURVATURES, params.dtype) * params**2)
 
 
 def _quadratic_slopes(x: Sequence[Any]) -> list[Any]:

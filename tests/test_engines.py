@@ -207,6 +207,17 @@ def test_second_call_neither_traces_nor_compiles():
             assert len(made) == count + 1, engine
 
 
+@pytest.mark.parametrize("engine", ["reference", "cohort", "fused"])
+def test_outcomes_do_not_depend_on_what_else_is_asked(engine):
+    """A lane that overflows on its way, whether its updates are looked at or not."""
+    rates = {"learning_rate": [1e-3, 1e3]}
+    run = partial(ct.ensemble, optax.sgd, quadratic, START, 400, engine=engine)
+    alone = run(rates, metrics=("outcome",)).outcome.values
+    all_told = run(rates).outcome.values
+    np.testing.assert_array_equal(alone, all_told)
+    assert alone[0] != alone[1]
+
+
 def test_bad_lanes_are_told():
     with pytest.raises(ValueError, match=r"make fails .*\(b3\): TypeError"):
         ct.ensemble(adam_flow, quadratic, START, 5, {"b3": [0.9]})

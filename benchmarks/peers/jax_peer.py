@@ -12,7 +12,7 @@ import optax
 from ct_adam.problems import as_problem
 from ct_adam.simulate.controllers import default_controller
 
-from ..race import LADDER, Contender, Run
+from ..race import Contender, Run
 from ..workloads import FlowLanes, Lanes
 
 Mapped = Callable[..., Any]
@@ -28,18 +28,18 @@ def one_by_one(function: Any, lanes: Any) -> Any:
     return jax.lax.map(function, lanes)
 
 
-def flow(
-    name: str, mapped: Mapped, work: FlowLanes, tolerances: tuple[float | None, ...] = LADDER
-) -> Contender:
+def flow(name: str, mapped: Mapped, work: FlowLanes) -> Contender:
     """What one would write without `ct.ensemble`, in the same error scale."""
-    problem, end = as_problem(work.loss.of), float(work.steps)
+    problem = as_problem(work.loss.of)
+    # As arrays: Python's numbers would make all of it float64.
+    begin, end = jnp.zeros((), work.dtype), jnp.asarray(work.steps, work.dtype)
 
     def final(b1: Any, b2: Any, rtol: Any) -> Any:
         method = work.make(b1, b2)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(method.vector_field),  # pyright: ignore[reportArgumentType]
             diffrax.Tsit5(),
-            0.0,
+            begin,
             end,
             None,
             method.init(problem, jnp.asarray(work.start)),
@@ -61,7 +61,12 @@ def flow(
         b1, b2, rtol_ = (jnp.asarray(x, work.dtype) for x in (work.b1, work.b2, rtol))
         return lambda: np.asarray(all_lanes(b1, b2, rtol_))
 
-    return Contender(name, prepare, tolerances, note="Tsit5, forward mode")
+    note = f"Tsit5, forward mode{_cores(mapped)}"
+    return Contender(name, prepare, follows="lax.map(diffrax)", note=note)
+
+
+def _cores(mapped: Mapped) -> str:
+    return ", one core" if mapped is one_by_one else ""
 
 
 def optimizer(name: str, mapped: Mapped, work: Lanes) -> Contender:
@@ -79,4 +84,9 @@ def optimizer(name: str, mapped: Mapped, work: Lanes) -> Contender:
         return jax.lax.scan(step, (params, method.init(params)), length=work.steps)[0][0]
 
     all_lanes = jax.jit(lambda b1, b2: mapped(final, (b1, b2)))
-    return Contender(name, lambda _: lambda: np.asarray(all_lanes(work.b1, work.b2)), (None,))
+    return Contender(
+        name,
+        lambda _: lambda: np.asarray(all_lanes(work.b1, work.b2)),
+        (None,),
+        note=f"optax{_cores(mapped)}",
+    )

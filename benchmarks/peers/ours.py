@@ -1,5 +1,8 @@
 """`ct.ensemble`, asked for no more than the others give."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 import ct_adam as ct
@@ -18,7 +21,7 @@ def flow(engine: str, work: FlowLanes) -> Contender:
         assert rtol is not None
         return lambda: flow_params(work, engine, rtol, 1e-3 * rtol)
 
-    return Contender(engine, prepare)
+    return Contender(engine, prepare, follows="auto")
 
 
 def flow_params(
@@ -55,18 +58,23 @@ def flow_program(work: FlowLanes, rtol: float) -> Prepared:
 
 def optimizer(engine: str, work: Lanes) -> Contender:
     """Discrete Adam by one of the engines."""
-    made = optimizer_program(work, engine)
+    make = _adam(work)
 
     def run() -> np.ndarray:
-        return made.table(work.decays).final_params.values
+        table = ct.ensemble(
+            make, work.loss.of, work.loss.start, work.steps, work.decays, engine=engine,
+            metrics=METRICS,
+        )  # fmt: skip
+        return table.final_params.values
 
     return Contender(engine, lambda _: run, (None,))
 
 
 def optimizer_program(work: Lanes, engine: str = "auto") -> Prepared:
     """What `ct.ensemble` makes of its arguments."""
+    make, start = _adam(work), work.loss.start
+    return prepared(make, work.loss.of, start, work.steps, engine=engine, metrics=METRICS)
 
-    def make(b1: object, b2: object) -> object:
-        return ct.k_adam(work.learning_rate, b1, b2, work.eps)  # pyright: ignore[reportArgumentType]
 
-    return prepared(make, work.loss.of, work.loss.start, work.steps, engine=engine, metrics=METRICS)
+def _adam(work: Lanes) -> Callable[..., Any]:
+    return lambda b1, b2: ct.k_adam(work.learning_rate, b1, b2, work.eps)

@@ -19,5 +19,5 @@ def flow(work: FlowLanes) -> Contender:
         lanes = range(0, len(work.b1), every)
         return lambda: np.array([by_scipy(work, lane, **options) for lane in lanes])
 
-    note = "LSODA" if every == 1 else f"LSODA, one lane in {every}"
+    note = "LSODA, one core" if every == 1 else f"LSODA, one core, one lane in {every}"
     return Contender("SciPy solve_ivp", prepare, every=every, note=note)

@@ -53,7 +53,8 @@ def loop(work: Lanes, loss: TorchLoss | None = None) -> Contender:
     """
     torch, loss = need("torch"), _checked(work, loss)
     lanes = max(FEWEST_LANES, SAMPLED_STEPS // work.steps)
-    every = max(1, len(work.b1) // lanes)
+    # Odd, so that on a square of lanes they do not all lie in one column.
+    every = max(1, len(work.b1) // lanes - 1) | 1
 
     def lane(b1: float, b2: float) -> np.ndarray:
         x = torch.tensor(work.loss.start, requires_grad=True)
