@@ -19,7 +19,8 @@ NOTE = (
     "what numba and Warp keep), warm with those that the process before left; medians of as many "
     "pairs as there are rounds in the file. The first answer takes the import of the packages and "
     "the first call; the second call is in the same process. All run at the same tolerance, Python "
-    "has its byte code, heyoka keeps nothing on disk."
+    "has its byte code. heyoka keeps nothing on disk, nor does numba of a loop that is handed its "
+    "gradient."
 )
 PATIENCE = 600.0  # seconds that a process gets
 PARTS = ("import_s", "first_s", "second_s")

@@ -5,12 +5,9 @@ are none; θ at the end goes to FILE. Imports nothing before the clock runs.
 """
 
 import importlib
-import importlib.util
-import inspect
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +42,7 @@ def timed(workload: str, name: str, file: Path) -> dict[str, float]:
         importlib.import_module(package)
     imported = time.perf_counter()
     # Untimed: what the harness needs and a user does not.
-    contender = _maker(workload, name, file.parent)
+    contender = _maker(workload, name)
     import numpy as np
 
     begun = time.perf_counter()
@@ -62,7 +59,7 @@ def timed(workload: str, name: str, file: Path) -> dict[str, float]:
     return {"import_s": imported - start, "first_s": first - begun, "second_s": second - first}
 
 
-def _maker(workload: str, name: str, folder: Path) -> Any:
+def _maker(workload: str, name: str) -> Any:
     """What makes the contender, with the lanes drawn."""
     from .peers import gradsolve_peer, heyoka_peer, jax_peer, numba_peer, ours
     from .workloads import FlowLanes, Lanes, uniform
@@ -70,8 +67,6 @@ def _maker(workload: str, name: str, folder: Path) -> Any:
     work = (FlowLanes if workload == "flow" else Lanes)("quadratic", **uniform(LANES))
     peer: Any = {"gradsolve": gradsolve_peer, "heyoka": heyoka_peer, "numba loop": numba_peer}
     mapped = jax_peer.one_by_one if name.startswith("lax.map") else jax_peer.side_by_side
-    if name == "numba loop":
-        peer[name] = _kept_by_numba(numba_peer, folder)
     if name in peer:
         if isinstance(work, FlowLanes):
             _ = work.lane_parameters, work.first_states  # JAX computes the rates: not theirs to pay
@@ -79,42 +74,6 @@ def _maker(workload: str, name: str, folder: Path) -> Any:
     if "(" in name:
         return lambda: getattr(jax_peer, workload)(name, mapped, work)
     return lambda: getattr(ours, workload)(name, work)
-
-
-def _kept_by_numba(peer: Any, folder: Path) -> Any:
-    """The peer's loops as one writes them for one problem: numba can then keep them on disk.
-
-    It keeps nothing that is handed a function, as the peer's loops are for many problems.
-    """
-    names = ("_slope", "_flows", "_adam")
-    lines = [
-        "import numba, numpy as np",
-        "from benchmarks.peers.numba_peer import BLOCK, _A, _C, _E, _FLAGS, _STAGES",
-        "from benchmarks.workloads import QUADRATIC",
-        "its_gradient = QUADRATIC.compiled",
-        *(inspect.getsource(getattr(peer, name).py_func) for name in names),
-    ]
-    source = (
-        "\n".join(lines).replace(", gradient", "").replace("gradient(x, g)", "its_gradient(x, g)")
-    )
-    source = source.replace("@numba.njit(", "@numba.njit(cache=True, ")
-    file = folder / "kept_loops.py"
-    if not file.exists():  # numba looks at its date
-        file.write_text(source)
-    spec = importlib.util.spec_from_file_location("kept_loops", file)
-    assert spec is not None
-    assert spec.loader is not None
-    kept = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = kept
-    spec.loader.exec_module(kept)
-    for name in names[1:]:
-        setattr(peer, name, _without_last(getattr(kept, name)))
-    return peer
-
-
-def _without_last(kept: Callable[..., Any]) -> Callable[..., Any]:
-    """The peer hands over the gradient, which a kept loop knows."""
-    return lambda *given: kept(*given[:-1])
 
 
 def main(workload: str, name: str, file: str) -> None:
