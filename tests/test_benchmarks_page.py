@@ -41,7 +41,9 @@ def race(*contenders, targets=(), **further):
         if peer["s_a_lane"] is not None:
             ratio = peer["s_a_lane"] / ours["s_a_lane"]
             found |= {"ratio": ratio, "range": [0.9 * ratio, 1.1 * ratio]}
-        ratios.append(found | {"at_least": dict(targets).get(peer["name"])})
+        least = dict(targets).get(peer["name"])
+        met = None not in (least, found["ratio"]) and found["ratio"] >= least
+        ratios.append(found | {"at_least": least, "met": met})
     return {
         "title": "a race: 100 lanes",
         "ours": ours["name"],
