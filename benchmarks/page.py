@@ -56,7 +56,7 @@ To run them, in the environment that `make test` leaves, or in any other with th
 
 ```
 .venv/bin/pip install -e '.[bench]'          # the peers; PyTorch alone is several GB
-.venv/bin/python -m benchmarks ensemble      # discrete, network, scaling, compile, sweep; --quick
+.venv/bin/python -m benchmarks ensemble      # precision, discrete, network, scaling, …; --quick
 .venv/bin/python -m benchmarks page          # this page
 ```
 

@@ -319,10 +319,10 @@ def test_without_a_card_the_command_says_so(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing-like-it"], "ensemble, discrete"),
-        ([], "ensemble, discrete"),
-        (["--quick"], "ensemble, discrete"),
-        (["ensemble", "x"], "ensemble, discrete"),
+        (["nothing-like-it"], "ensemble, precision"),
+        ([], "ensemble, precision"),
+        (["--quick"], "ensemble, precision"),
+        (["ensemble", "x"], "ensemble, precision"),
         (["ensemble", "--quik"], "ensemble has no --quik: its flags are --quick."),
         (["page", "--quick"], "page has no --quick: its flags are none."),
     ],
