@@ -12,7 +12,7 @@ from ct_adam.ensemble.prepared import prepared
 
 
 def test_bodies_of_many_numbers_are_vectorised():
-    """LLVM gave up on those that write two arrays in more than a hundred places: four times as
+    """LLVM gave up on those that write two arrays in more than a hundred places: three times as
     slow on the sixteen-dimensional chain of the benchmarks."""
     made = prepared(
         lambda rate: optax.sgd(rate, momentum=0.5),
