@@ -83,8 +83,9 @@ def main(workload: str, name: str, file: str) -> None:
     except ModuleNotFoundError as missing:
         found = {"absent": f"{missing.name} is not installed"}
     except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0]
-        found = {"absent": f"FAILED: {type(error).__name__}: {said[:160]}"}
+        from .race import failure
+
+        found = {"absent": failure(error)}
     print("\n" + json.dumps(found))
 
 

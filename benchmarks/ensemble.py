@@ -105,10 +105,15 @@ def near_the_limit(work: FlowLanes, entries: list[Entry]) -> dict[str, float] | 
     (auto,) = (entry for entry in entries if entry.name == "auto")
     if not auto.rounds or auto.rtol is None:
         return None
-    made = ours.flow_program(work, auto.rtol)
+    return flow_limits(work, auto.rtol, auto.median)
+
+
+def flow_limits(work: FlowLanes, rtol: float, spent: float) -> dict[str, float]:
+    """Of a run of all lanes in `spent` seconds."""
+    made = ours.flow_program(work, rtol)
     # Six gradients an attempt, the last one's is the next one's first.
     passes = float(made.table(work.decays).evaluations.sum()) / 6
-    return limits(made, work.decays, passes, auto.median)
+    return limits(made, work.decays, passes, spent)
 
 
 def reference(work: FlowLanes, error: float) -> tuple[np.ndarray, float]:

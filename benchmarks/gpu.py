@@ -14,11 +14,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .discrete import by_numpy
 from .ensemble import near_the_limit, reference
 from .output import finish, report
 from .peers import cubie_peer, gradsolve_peer, jax_peer, ours
 from .race import Contender, Target, entered, race
-from .scaling import OPTIMIZERS, by_lane_alone, climbed
+from .scaling import OPTIMIZERS, climbed
 from .workloads import FlowLanes, Lanes, uniform
 
 COMMAND = "python -m benchmarks gpu"
@@ -70,7 +71,7 @@ def main(quick: bool, rehearse: bool = False) -> int:
         )
     discrete = {name: OPTIMIZERS[name] for name in ("auto", "vmap(scan)")}
     adam = Lanes("Adam", **uniform(first))
-    done(climbed(adam, discrete, counts, 1e-9, by_lane_alone))
+    done(climbed(adam, discrete, counts, 1e-9, by_numpy))
     if on_card:
         done({"title": "The flow's kernel", "kind": "kernel", **_kernel()})
     if rehearse:

@@ -321,16 +321,7 @@ def by_solve(problem: Any, params: PyTree, eta: float, steps: int) -> Path:
 def by_scan(problem: Any, params: PyTree, eta: float, steps: int) -> Callable[[], Path]:
     """What one writes without this package."""
     method = optax.adam(eta, *DECAYS)
-
-    @jax.jit
-    def final(params: PyTree) -> PyTree:
-        def step(carry: Any, _: None) -> tuple[Any, None]:
-            params, state = carry
-            update, state = method.update(jax.grad(problem.value)(params), state)
-            return (optax.apply_updates(params, update), state), None
-
-        return jax.lax.scan(step, (params, method.init(params)), length=steps)[0][0]
-
+    final = jax.jit(lambda params: jax_peer.scanned(method, problem.value, params, steps))
     return lambda: jax.block_until_ready(Path(final(params), steps))
 
 

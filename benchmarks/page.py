@@ -135,8 +135,8 @@ def _race_section(report: dict[str, Any], figure: str) -> list[str]:
     parts = [f"### {report['title']}", f"![{_alt(report)}]({figure})", _contenders(report)]
     unable = [one for one in report["contenders"] if not has_time(one)]
     if unable:
-        told = [f"- {one['name']}: {safe(why(one))}" for one in unable]
-        parts += ["Without a time:", "\n".join(told)]
+        lines = [f"- {one['name']}: {safe(why(one))}" for one in unable]
+        parts += ["Without a time:", "\n".join(lines)]
     targets = [one for one in report["ratios"] if one["at_least"] is not None]
     if targets:
         parts += ["Targets:", "\n".join(map(_target, targets))]

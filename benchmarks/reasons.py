@@ -4,10 +4,10 @@ _BY_HAND = (
     "two thirds of our operations (66 against 98 a step of the quadratic): the gradient simplified "
     "by hand where JAX's derivative of the loss "
     "stays as it is written, no guards of a zero second moment (two comparisons and four "
-    "selections a parameter), no table to make at the end (1.5 ms)."
+    "selections a parameter), no table to make at the end (2 to 3 ms)."
 )
 _FEW_LANES = (
-    "with fewer than 512 lanes auto does not compile a kernel, which takes 5 to 10 s; the fused "
+    "with fewer than 512 lanes auto does not compile a kernel, which takes 5 to 20 s; the fused "
     "engine takes 31 ms here"
 )
 _LOW_ORDER = (

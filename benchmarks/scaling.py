@@ -11,7 +11,9 @@ import numpy as np
 
 import ct_adam as ct
 
-from .limits import limits, told
+from .discrete import by_numpy
+from .ensemble import flow_limits, reference
+from .limits import told
 from .output import finish, print_rows
 from .peers import gradsolve_peer, heyoka_peer, jax_peer, numba_peer, ours
 from .race import Contender, Entry, entered, errors, failure, race, verdict
@@ -45,23 +47,14 @@ def main(quick: bool) -> None:
     flow, optimizer = FlowLanes("Adam flow", **uniform(1024)), Lanes("Adam", **uniform(1024))
     reports = [
         climbed(flow, PEERS, counts, ERROR),
-        climbed(optimizer, OPTIMIZERS, counts, 1e-9, by_lane_alone),
+        climbed(optimizer, OPTIMIZERS, counts, 1e-9, by_numpy),
         overhead(),
     ]
     finish("scaling", quick, reports)
 
 
-def by_lane_alone(work: Lanes) -> np.ndarray:
-    """An optimizer's θ by NumPy."""
-    from .discrete import by_numpy
-
-    return by_numpy(work)
-
-
 def tight(work: Any) -> np.ndarray:
     """A flow's θ by ours at a tight tolerance, compared with SciPy."""
-    from .ensemble import reference
-
     return reference(work, ERROR)[0]
 
 
@@ -99,7 +92,10 @@ def climbed(
     found: dict[str, Any] = {"title": title, "kind": "scaling", "rows": rows}
     auto = [row for row in rows if row["name"] == "auto" and "s_a_lane" in row]
     if auto and isinstance(work, FlowLanes):
-        found["limits"] = near_the_limit(work, auto[-1])
+        most_lanes = auto[-1]
+        more = replace(work, **uniform(most_lanes["lanes"]))
+        spent = most_lanes["s_a_lane"] * most_lanes["lanes"]
+        found["limits"] = flow_limits(more, most_lanes["rtol"], spent)
         print(told(found["limits"]))
     return found
 
@@ -173,14 +169,6 @@ def _row(row: dict[str, Any]) -> list[str]:
         f"{row['memory_GiB']:.2f} GiB" if "memory_GiB" in row else "",
         row["verdict"],
     ]
-
-
-def near_the_limit(work: FlowLanes, row: dict[str, Any]) -> dict[str, float]:
-    """Of `auto` with the lanes of a row."""
-    more = replace(work, **uniform(row["lanes"]))
-    made = ours.flow_program(more, row["rtol"])
-    passes = float(made.table(more.decays).evaluations.sum()) / 6
-    return limits(made, more.decays, passes, row["s_a_lane"] * row["lanes"])
 
 
 def overhead() -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Clocks, and the machine that they ran on."""
 
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ct_adam.ensemble.cores import cpus
 
 SLOT = 0.1
 """Seconds that a contender gets in a round, at least: calls of a few ms are repeated and averaged,
@@ -56,12 +57,7 @@ def hardware() -> dict[str, str | int]:
     """What the times depend on, without the machine's name."""
     import jax
 
-    # Where a process may be bound to some of the cores, those are the ones that count.
-    bound = getattr(os, "sched_getaffinity", None)
-    found: dict[str, str | int] = {
-        "CPU": cpu_model(),
-        "cores": len(bound(0)) if bound else os.cpu_count() or 1,
-    }
+    found: dict[str, str | int] = {"CPU": cpu_model(), "cores": cpus()}
     if jax.default_backend() == "gpu":
         found["GPU"] = jax.devices()[0].device_kind
     return found | {"Python": platform.python_version(), "JAX": jax.__version__}

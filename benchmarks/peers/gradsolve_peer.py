@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ct_adam.ensemble.cores import cpus
+
 from ..race import Contender, Run, need, release
-from ..timing import hardware
 from ..workloads import FlowLanes
 
 _NAMES = iter(range(10**6))
@@ -39,7 +40,7 @@ def flow(work: FlowLanes, device: str = "cpu") -> Contender:
 
     problem = Problem()
     gradsolve.register_jax_field(problem.name, problem.f_jax, problem.dim, 4)
-    shares = 1 if device != "cpu" else int(hardware()["cores"])
+    shares = 1 if device != "cpu" else cpus()
 
     def prepare(rtol: float | None) -> Run:
         def share(first: int, shares: int = shares) -> Any:

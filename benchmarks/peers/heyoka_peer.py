@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ct_adam.ensemble.cores import cpus
+
 from ..race import Contender, Run, need, release
-from ..timing import hardware
 from ..workloads import FlowLanes
 
 
@@ -17,7 +18,7 @@ def flow(work: FlowLanes) -> Contender:
     system = adam_system(work)
     start = work.first_states.copy()
     start[:, 2::3] = np.log(start[:, 2::3])
-    threads = int(hardware()["cores"])
+    threads = cpus()
 
     def prepare(rtol: float | None) -> Run:
         run = _prepared(system, start, work.lane_parameters, work.steps, rtol, threads)

@@ -74,14 +74,7 @@ def optimizer(name: str, mapped: Mapped, work: Lanes) -> Contender:
 
     def final(decays: tuple[Any, Any]) -> Any:
         method = optax.adam(work.learning_rate, *decays, eps=work.eps)
-
-        def step(carry: Any, _: None) -> tuple[Any, None]:
-            params, state = carry
-            update, state = method.update(jax.grad(work.loss.of)(params), state)
-            return (optax.apply_updates(params, update), state), None
-
-        params = jnp.asarray(work.loss.start)
-        return jax.lax.scan(step, (params, method.init(params)), length=work.steps)[0][0]
+        return scanned(method, work.loss.of, jnp.asarray(work.loss.start), work.steps)
 
     all_lanes = jax.jit(lambda b1, b2: mapped(final, (b1, b2)))
     return Contender(
@@ -90,3 +83,16 @@ def optimizer(name: str, mapped: Mapped, work: Lanes) -> Contender:
         (None,),
         note=f"optax{_cores(mapped)}",
     )
+
+
+def scanned(
+    method: optax.GradientTransformation, loss: Callable[[Any], Any], params: Any, steps: int
+) -> Any:
+    """θ after so many steps."""
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        params, state = carry
+        update, state = method.update(jax.grad(loss)(params), state)
+        return (optax.apply_updates(params, update), state), None
+
+    return jax.lax.scan(step, (params, method.init(params)), length=steps)[0][0]

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ct_adam.ensemble.cores import cpus
+
 from ..race import AbsentError, Contender, Run, need, release
-from ..timing import hardware, seconds
+from ..timing import seconds
 from ..workloads import CHAIN, CURVATURES, QUADRATIC, Lanes
 
 SAMPLED_STEPS = 4000
@@ -78,11 +80,11 @@ def loop(work: Lanes, loss: TorchLoss | None = None) -> Contender:
 def mapped(work: Lanes, loss: TorchLoss | None = None) -> Contender:
     """All lanes at once, a Python loop over the steps."""
     run = _all_lanes(work, _checked(work, loss), Form(), lambda step: step)
-    note = f"{release('torch')}, torch.func.vmap of grad, one thread or {_cores()}"
+    note = f"{release('torch')}, torch.func.vmap of grad, one thread or {cpus()}"
 
     def prepare(_: float | None) -> Run:
         # Where something else keeps a core busy, the threads' barriers cost thirty times the work.
-        fastest = min((1, _cores()), key=lambda threads: seconds(lambda: run(threads, 5)))
+        fastest = min((1, cpus()), key=lambda threads: seconds(lambda: run(threads, 5)))
         return lambda: run(fastest)
 
     return Contender("torch vmap", prepare, (None,), note=note)
@@ -96,13 +98,13 @@ def compiled(work: Lanes, loss: TorchLoss | None = None) -> Contender:
 
     def run() -> np.ndarray:
         try:
-            return all_lanes(_cores())
+            return all_lanes(cpus())
         except torch._inductor.exc.InductorError as error:
             if not isinstance(error.inner_exception, torch._inductor.exc.InvalidCxxCompiler):
                 raise
             raise AbsentError("torch.compile needs a C++ compiler, and there is none") from None
 
-    note = f"{release('torch')}, up to {form.unrolled} steps at once, {_cores()} threads"
+    note = f"{release('torch')}, up to {form.unrolled} steps at once, {cpus()} threads"
     return Contender("torch.compile", lambda _: run, (None,), note=note)
 
 
@@ -169,7 +171,3 @@ def _threads(count: int) -> AbstractContextManager[None]:
             torch.set_num_threads(before)
 
     return limited()
-
-
-def _cores() -> int:
-    return int(hardware()["cores"])
