@@ -11,6 +11,8 @@ from .words import duration, has_time, rounds_a_lane, seconds_a_lane, short, sma
 
 ENGINES = ("auto", "fused", "cohort", "reference")
 DPI = 150
+QUANTILES = {"median": "median", "q90": "90 %"}
+"""Of the errors over the lanes: the one that is matched."""
 
 
 def draw(report: dict[str, Any], file: Path) -> None:
@@ -21,6 +23,7 @@ def draw(report: dict[str, Any], file: Path) -> None:
 
     timed = sorted((one for one in report["contenders"] if has_time(one)), key=seconds_a_lane)
     unable = [one for one in report["contenders"] if not has_time(one)]
+    by = report.get("by", "median")
     unit, scale = _unit([seconds_a_lane(one) for one in timed])
     colours = {True: OKABE_ITO["blue"], False: OKABE_ITO["orange"]}
     with style():
@@ -33,12 +36,12 @@ def draw(report: dict[str, Any], file: Path) -> None:
             mine = _is_ours(one["name"], report["ours"])
             axis.barh(place, at, height=0.64, color=colours[mine])
             axis.errorbar(at, place, xerr=whiskers, color="k", lw=0.8, capsize=2, capthick=0.8)
-            error = small(one["error_median"])
+            error = small(one[f"error_{by}"])
             error += "" if one["verdict"] == "ok" else f", {one['verdict']}"
             _beside(axis, place, duration(seconds_a_lane(one)), error)
         for place, one in enumerate(unable, len(timed)):
             _beside(axis, place, short(why(one)), at=(0.01,), style="italic", color="0.35")
-        _beside(axis, -1, "time a lane", "error (median)")
+        _beside(axis, -1, "time a lane", f"error ({QUANTILES[by]})")
         places = range(len(timed) + len(unable))
         axis.set_yticks(places, [one["name"] for one in (*timed, *unable)])
         axis.tick_params(axis="y", length=0)
@@ -73,7 +76,7 @@ def _logarithmic(axis: Any, values: list[float], unit: str) -> None:
     low, high = (min(values), max(values)) if values else (1.0, 1.0)
     first = 10.0 ** math.floor(math.log10(low / 1.5))
     axis.set_xlim(first, max(1.4 * high, 10 * first))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g}"))
     axis.minorticks_off()
     axis.set_xlabel(f"time a lane ({unit}), logarithmic: shorter is better")
 

@@ -92,6 +92,7 @@ def measured(event: Event, rounds: int) -> dict[str, Any]:
         entries,
         event.targets,
         name=f"flow, {work.name}",
+        by=event.by,
         reference_against_scipy=doubts[0],
         limits=near,
     )
