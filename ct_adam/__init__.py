@@ -33,5 +33,7 @@ from .sweep import Sweep as Sweep
 from .sweep import axes as axes
 from .sweep import boundary as boundary
 from .sweep import open as open
+from .theory import Advice as Advice
+from .theory import advise as advise
 
 __version__ = "0.1.0"

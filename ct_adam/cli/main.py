@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..caches import keep_compilations
     from ..simulate import RunError
     from . import sweep
+    from .advise import advise
     from .compare import compare
     from .region import region
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app.command(region)
         app.command(compare)
         app.command(sweep.command(words if words[:1] == ["sweep"] else []))
+        app.command(advise)
         app.command(version)
         with _termination_as_ctrl_c():
             app.cli(prog="ct-adam", args=words)

@@ -1,7 +1,10 @@
 """Closed forms and diagnostics, one module a topic of EQUATIONS.md."""
 
+from . import advice as advice
 from . import interpolation as interpolation
 from . import stability as stability
+from .advice import Advice as Advice
+from .advice import advise as advise
 from .interpolation import interpolated_rate as interpolated_rate
 from .interpolation import smallest_stride as smallest_stride
 from .interpolation import stability_radius as stability_radius
