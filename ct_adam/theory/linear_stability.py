@@ -1,0 +1,86 @@
+"""Adam's step linearised at a fixed point: does a small disturbance grow or die out?
+
+Source: EQUATIONS §2 (local stability) and §5 (fixed points of AdamW).
+"""
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+
+def step_matrix(
+    curvature: ArrayLike,
+    gradient: ArrayLike,
+    learning_rate: ArrayLike,
+    b1: ArrayLike,
+    b2: ArrayLike,
+    eps: ArrayLike = 1e-8,
+    weight_decay: ArrayLike = 0.0,
+) -> Float[np.ndarray, "... 3 3"]:
+    """The derivative of one step (θ, m, v) → (θ⁺, m⁺, v⁺) of AdamW at a fixed point.
+
+    There m = g and v = g², and the bias factors are 1. One coordinate: of several, each has its own
+    matrix where the Hessian is diagonal, and each eigenvalue of any Hessian where g = 0. At g = 0
+    √v is of first order in the disturbance and its product with m of second: v drops out of the
+    first row, for eps > 0. Source: EQUATIONS §2.
+
+    **Arguments:** of shapes that broadcast
+
+    - `curvature`: h = dg/dθ.
+    - `gradient`: g at the fixed point: 0 at a minimum, otherwise −λθ = g/(|g| + eps).
+    - `learning_rate`, `b1`, `b2`, `eps`, `weight_decay`: η, decays, eps and λ (decoupled).
+
+    **Returns:** `(..., 3, 3)`, rows and columns in the order θ, m, v.
+
+    **Raises:** `ValueError` for eps = 0 where g = 0: that step has no derivative.
+
+    !!! example
+        >>> print(step_matrix(2.0, 0.0, 0.1, b1=0.5, b2=0.9, eps=1.0))
+        [[ 0.9  -0.05  0.  ]
+         [ 1.    0.5   0.  ]
+         [ 0.    0.    0.9 ]]
+    """
+    given = (curvature, gradient, learning_rate, b1, b2, eps, weight_decay)
+    h, g, eta, b1, b2, eps, decay = np.broadcast_arrays(*(np.asarray(x, float) for x in given))
+    scale = np.abs(g) + eps
+    if np.any(scale == 0):
+        raise ValueError("At g = 0 the step has no derivative with eps = 0: give a positive eps.")
+    # u = m⁺/(√v⁺ + eps): its derivatives in m⁺ and v⁺, and theirs in θ.
+    by_m, by_v = 1 / scale, -np.sign(g) / (2 * scale**2)
+    m_by_theta, v_by_theta = (1 - b1) * h, (1 - b2) * 2 * g * h
+    by_theta = 1 - eta * decay - eta * (by_m * m_by_theta + by_v * v_by_theta)
+    zero = np.zeros_like(h)
+    rows = [
+        [by_theta, -eta * by_m * b1, -eta * by_v * b2],
+        [m_by_theta, b1, zero],
+        [v_by_theta, zero, b2],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def spectral_radius(
+    curvature: ArrayLike,
+    gradient: ArrayLike,
+    learning_rate: ArrayLike,
+    b1: ArrayLike,
+    b2: ArrayLike,
+    eps: ArrayLike = 1e-8,
+    weight_decay: ArrayLike = 0.0,
+) -> Float[np.ndarray, "..."]:
+    """The largest modulus of an eigenvalue of `step_matrix`: above 1 the fixed point is unstable.
+
+    At a minimum (g = 0) it is 1 at the edge h/eps = (1 + b1)(2 − ηλ)/((1 − b1)η), whatever b2 is,
+    so that with eps = 1e-8 no minimum is stable at ordinary learning rates. At a fixed point of
+    AdamW with g ≠ 0 both decays matter. Source: EQUATIONS §2.
+
+    **Arguments:** as in `step_matrix`. **Returns:** `(...)`.
+
+    **Raises:** as `step_matrix`.
+
+    !!! example
+        >>> edge = 0.1 * (1 + 0.9) * 2 / ((1 - 0.9) * 1e-2)  # eps = 0.1, learning rate 0.01
+        >>> curvatures = edge * np.array([0.9, 1.1])
+        >>> print(spectral_radius(curvatures, 0.0, 1e-2, 0.9, 0.9, 0.1).round(3))
+        [0.949 1.772]
+    """
+    given = (curvature, gradient, learning_rate, b1, b2, eps, weight_decay)
+    return np.abs(np.linalg.eigvals(step_matrix(*given))).max(axis=-1)
