@@ -9,6 +9,9 @@ import pytest
 from ct_adam import sweep, theory
 from ct_adam.cli import main
 from ct_adam.plotting import region_figure, save_figure
+from ct_adam.sweep.grid import Grid
+from ct_adam.sweep.panels import panels_of
+from ct_adam.sweep.region import panel_map
 
 CONFIG = replace(sweep.SIZES["smoke"], panels=("worst_case", "vanishing", "quadratic"))
 
@@ -100,6 +103,45 @@ def test_an_underflowed_update_is_no_answer():
     assert np.all(unstable[dead])
 
 
+def _one_pair(tmp_path, panel, steps, b1, b2):
+    config = sweep.RegionConfig(panels=(panel,), stream_steps=steps)
+    made = panels_of(config)[panel]
+    return panel_map(made, Grid(b1=[b1], b2=[b2]), "log", tmp_path / "one.zarr").isel(b1=0, b2=0)
+
+
+def test_a_worst_case_that_has_faded_does_not_exceed_its_bound(tmp_path):
+    """Its last g² are below the normal numbers: what they lost would be a factor of u."""
+    steps = 600
+    cell = _one_pair(tmp_path, "worst_case", steps, 0.1328125, 0.4296875)
+    # The bound is one of exact arithmetic; the flow's moments carry 1e-6 a step.
+    assert np.all(cell.max_update / np.exp(cell.log_bound) < 1 + 1e-6 * steps)
+    assert cell.answered.all()
+
+
+def test_a_flow_that_has_died_is_not_unstable(tmp_path):
+    """Its update is the solver's error, whose slope is no growth: theory's is ln b1 - ln(b2)/2."""
+    cell = _one_pair(tmp_path, "vanishing", 200, 0.0293, 0.986)
+    assert np.log(0.0293) - np.log(0.986) / 2 < -3
+    assert cell.answered.all()
+    assert cell.update_slope.sel(side="flow") > 1 / 200  # what there is to be deceived by
+    assert not cell.unstable.any()
+    # Above the solver's error a slope counts.
+    grows = _one_pair(tmp_path / "grows", "vanishing", 200, 0.5, 0.2)
+    assert grows.unstable.all()
+
+
+def test_panels_of_streams_that_do_not_fade():
+    made = panels_of(replace(CONFIG, panels=("random", "constant"), stream_steps=30, seed=3))
+    expected = {
+        "random": np.random.default_rng(3).standard_normal((31, 8)), "constant": np.ones((31, 1))
+    }  # fmt: skip
+    for name, panel in made.items():
+        for side in sweep.SIDES:
+            stream = panel.make[side](0.9, 0.99).loss
+            assert stream is not None
+            np.testing.assert_array_equal(stream.gradients, expected[name])
+
+
 def test_store_is_read_back(tree, tmp_path):
     store = tmp_path / "region.zarr"
     sweep.write_tree(tree, store)
@@ -144,6 +186,17 @@ def test_region_command(cli, tmp_path):
     assert "lane" in err  # the progress bar
     names = {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     assert names == {"region.zarr", "region.png", "region.pdf"}
+
+
+def test_region_command_on_other_streams(cli, tmp_path):
+    code, out, err = cli("region", "--panels", "random", "constant", "--out", str(tmp_path), *SMALL)
+    assert code == 0, err
+    assert "random stream, eps = 0, 50 steps" in out
+    assert "constant stream, eps = 0, 50 steps" in out
+    assert list(sweep.read_tree(tmp_path / "region.zarr").children) == ["random", "constant"]
+    # Each coordinate's first update is ±1, and a constant stream's are all 1.
+    largest = sweep.read_tree(tmp_path / "region.zarr")["constant"].max_update
+    np.testing.assert_allclose(largest, 1, rtol=1e-5)  # fifty steps of 1e-6 a flow's
 
 
 def test_version(cli):

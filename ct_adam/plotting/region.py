@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..theory import stability_boundary
+from .square import (
+    NO_ANSWER,
+    UPDATE_LABEL,
+    draw_boundaries,
+    draw_square,
+    edges,
+    outline,
+    square_legend,
+    update_norm,
+)
 from .style import COLUMN, OKABE_ITO, PAGE, style
 
 if TYPE_CHECKING:
@@ -14,14 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS = ("optimizer", "flow")
-DEFAULT_PAIR = (0.9, 0.999)
-_LARGEST = 100.0  # the colour scale's end: all that is larger is drawn alike
 
 
 def region_figure(tree: "xarray.DataTree") -> "Figure":
     """Two rows (optimizer above flow), a column a panel, of a tree made by `region`."""
     import matplotlib.pyplot as plt
-    from matplotlib.colors import LogNorm
 
     with style():
         columns = len(tree.children)
@@ -35,7 +41,7 @@ def region_figure(tree: "xarray.DataTree") -> "Figure":
             squeeze=False,
             layout="compressed",
         )
-        norm = LogNorm(1, _LARGEST)
+        norm = update_norm()
         mesh: Any = None
         rates = json.loads(tree.attrs["config"])["rates"]
         for column, node in enumerate(tree.children.values()):
@@ -43,7 +49,7 @@ def region_figure(tree: "xarray.DataTree") -> "Figure":
             for row, side in enumerate(ROWS):
                 axis = axes[row, column]
                 mesh = _panel(axis, panel.sel(side=side), norm)
-                _theory(axis, panel)
+                draw_boundaries(axis, edges(panel.b1.values)[0])
             axes[0, column].set_title(_title(panel), fontsize=7)
         named = next(iter(tree.children.values())).attrs.get("optimizer", "Adam")
         labels = [f"discrete {named}", "Adam as an ODE"]
@@ -52,8 +58,7 @@ def region_figure(tree: "xarray.DataTree") -> "Figure":
             axes[row, 0].set_ylabel(f"{label}{note}\nsecond-moment decay b2", fontsize=7)
         for axis in axes[1]:
             axis.set_xlabel("first-moment decay b1", fontsize=7)
-        label = "largest update  max ‖u‖$_\\infty$"
-        figure.colorbar(mesh, ax=axes, extend="max", aspect=40, pad=0.01, label=label)
+        figure.colorbar(mesh, ax=axes, extend="max", aspect=40, pad=0.01, label=UPDATE_LABEL)
         lost = any(not np.all(node["answered"].values) for node in tree.children.values())
         figure.legend(
             handles=_legend(lost), loc="outside lower center", ncols=2 if columns > 2 else 1
@@ -68,60 +73,21 @@ def _title(panel: "xarray.Dataset") -> str:
 
 
 def _panel(axis: "Axes", cells: "xarray.Dataset", norm: Any) -> Any:
-    from cmcrameri import cm
-
-    x, y = _edges(cells.b1.values), _edges(cells.b2.values)
-    answered = cells.answered.values
-    size = np.where(answered, np.clip(cells.max_update.values, None, 10 * _LARGEST), np.nan)
-    axis.set_facecolor("0.8")  # what shows through where no cell has an answer
-    colours = cm.lapaz_r  # pyright: ignore[reportAttributeAccessIssue]
-    mesh = axis.pcolormesh(x, y, size.T, norm=norm, cmap=colours, rasterized=True)
-    _outline(axis, x, y, cells.unstable.values)
-    axis.plot(*DEFAULT_PAIR, "*", color=OKABE_ITO["orange"], mec="k", mew=0.5, ms=8, clip_on=False)
-    # No tick at b1 = 1: it would touch the next panel's first.
-    choices = (0, 0.25, 0.5, 0.75) if x[0] < 0.4 else (0.5, 0.7, 0.9)
-    axis.set_xticks([tick for tick in choices if tick >= x[0]])
-    axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+    mesh = draw_square(axis, cells, norm)
+    x, y = edges(cells.b1.values), edges(cells.b2.values)
+    outline(axis, x, y, cells.unstable.values, OKABE_ITO["vermilion"])
     return mesh
-
-
-def _outline(axis: "Axes", x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> None:
-    """A line along the edges of the cells in `mask`."""
-    padded = np.pad(mask, 1)
-    segments = []
-    for i, j in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):
-        segments.append([(x[i], y[j]), (x[i], y[j + 1])])
-    for i, j in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]):
-        segments.append([(x[i], y[j]), (x[i + 1], y[j])])
-    from matplotlib.collections import LineCollection
-
-    axis.add_collection(
-        LineCollection(segments, colors=OKABE_ITO["vermilion"], linewidths=1.6, capstyle="round")
-    )
-
-
-def _theory(axis: "Axes", panel: "xarray.Dataset") -> None:
-    b1 = np.linspace(_edges(panel.b1.values)[0], 1, 200, endpoint=False)
-    axis.plot(b1, np.asarray(stability_boundary(b1, "discrete")), "k--", lw=1)
-    axis.plot(b1, np.asarray(stability_boundary(b1, "continuous")), "k:", lw=1.2)
 
 
 def _legend(lost: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    label = "measured: unstable cells (slope of ln ‖u‖$_\\infty$ > 1/steps)"
     handles = [
-        Line2D([], [], color="k", ls="--", lw=1, label="theory: b2 = b1² (discrete, log rates)"),
-        Line2D([], [], color="k", ls=":", lw=1.2, label="theory: b2 = b1/(2 − b1) (lag rates)"),
-        Line2D([], [], color="none", marker="*", mfc=OKABE_ITO["orange"], mec="k", mew=0.5, ms=8,
-               label="default pair (0.9, 0.999)"),
-        Line2D([], [], color=OKABE_ITO["vermilion"], lw=1.6,
-               label="measured: unstable cells (slope of ln ‖u‖$_\\infty$ > 1/steps)"),
-    ]  # fmt: skip
-    return [*handles, Patch(facecolor="0.8", label="cell without an answer")] if lost else handles
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    """Edges of equal cells around `centres`; a single cell is as wide as its distance to 1."""
-    half = (centres[1] - centres[0]) / 2 if len(centres) > 1 else 1 - centres[0]
-    return np.append(centres - half, centres[-1] + half)
+        *square_legend(),
+        Line2D([], [], color=OKABE_ITO["vermilion"], lw=1.6, label=label),
+    ]
+    return (
+        [*handles, Patch(facecolor=NO_ANSWER, label="cell without an answer")] if lost else handles
+    )

@@ -16,18 +16,21 @@ from ..optimizers.registry import ADAM_KIN, optimizer_named
 from ..problems import (
     AbstractProblem,
     GradientStream,
+    constant_stream,
     digits_mlp,
     quadratic,
+    random_stream,
     vanishing_stream,
     worst_case_stream,
 )
 from ..problems.models import count_parameters
 from ..problems.registry import problem_named
 
-PANELS = ("worst_case", "vanishing", "quadratic", "network")
+PANELS = ("worst_case", "vanishing", "random", "constant", "quadratic", "network")
 # A stream's updates do not depend on its scale (eps = 0); this one, a power of two so that not
 # even rounding does, keeps g² and v in floating-point range over 1000 steps.
 STREAM_SCALE = 2.0**498
+_SMALLEST = 2.0**-500
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class RegionConfig:
     """both decays run over (low, 1)"""
     rates: Rates = "log"
     """relaxation rates of the flow: log, lag or euler"""
-    panels: tuple[str, ...] = PANELS
-    """which problems: worst_case, vanishing, quadratic, network"""
+    panels: tuple[str, ...] = ("worst_case", "vanishing", "quadratic", "network")
+    """which problems: worst_case, vanishing, random, constant, quadratic, network"""
     problem: str | None = None
     """in their place: a problem by name, or your own as package.module:factory"""
     optimizer: str = "adamw"
@@ -114,7 +117,10 @@ class Panel:
 
 
 def _stream_panel(
-    title: str, config: RegionConfig, stream: Callable[[str, Any, Any], AbstractProblem]
+    title: str,
+    config: RegionConfig,
+    stream: Callable[[str, Any, Any], AbstractProblem],
+    size: int = 1,
 ) -> Panel:
     def flow(b1: Any, b2: Any) -> Case:
         return Case(AdamFlow(1.0, b1, b2, eps=0.0, rates=config.rates), stream("flow", b1, b2))
@@ -126,7 +132,7 @@ def _stream_panel(
         title,
         {"flow": flow, "optimizer": optimizer},
         None,
-        jnp.zeros(1),
+        jnp.zeros(size),
         config.stream_steps,
         config.cells,
         # The parameters feel nothing back: their error is not asked for.
@@ -138,7 +144,9 @@ def scaled_worst_case(b1: Any, b2: Any, steps: int, rates: Rates | None) -> Grad
     """The worst case of a flow with these rates, of the optimizer for None."""
     kind = "discrete" if rates is None else "held"
     worst = worst_case_stream(b1, b2, steps, kind, rates or "log")
-    return GradientStream(worst.gradients * STREAM_SCALE)
+    scaled = worst.gradients * STREAM_SCALE
+    # A g² below the normal numbers has lost digits, and u = m/√v would gain a factor.
+    return GradientStream(jnp.where(scaled < _SMALLEST, 0, scaled))
 
 
 def _worst_case(config: RegionConfig) -> Panel:
@@ -153,6 +161,20 @@ def _vanishing(config: RegionConfig) -> Panel:
     steps = config.stream_steps
     shared = vanishing_stream(steps + 1, steps // 2, STREAM_SCALE)
     return _stream_panel("vanishing stream, eps = 0", config, lambda side, b1, b2: shared)
+
+
+def _random(config: RegionConfig) -> Panel:
+    # The least-squares slope of one coordinate's ln|u| is noise of the size of 1/steps, the same on
+    # all cells: one draw in four calls half the square unstable. The largest of eight is steady.
+    size = 8
+    shared = random_stream(config.stream_steps + 1, size, config.seed)
+    title = f"random stream, {size} coordinates, eps = 0"
+    return _stream_panel(title, config, lambda side, b1, b2: shared, size)
+
+
+def _constant(config: RegionConfig) -> Panel:
+    shared = constant_stream(config.stream_steps + 1)
+    return _stream_panel("constant stream, eps = 0", config, lambda side, b1, b2: shared)
 
 
 def _loss_panel(
@@ -218,6 +240,8 @@ def panels_of(config: RegionConfig) -> dict[str, Panel]:
 _MAKERS: dict[str, Callable[[RegionConfig], Panel]] = {
     "worst_case": _worst_case,
     "vanishing": _vanishing,
+    "random": _random,
+    "constant": _constant,
     "quadratic": _quadratic,
     "network": _network,
     "problem": _own,

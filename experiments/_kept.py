@@ -1,0 +1,68 @@
+"""Tiles of a long experiment, kept until it is through: stopped, the same call goes on."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ct_adam
+import experiments
+from ct_adam.caches import cache_folder
+from ct_adam.sweep.claims import Claims
+from ct_adam.sweep.layout import AnotherSweepError
+from ct_adam.sweep.provenance import versions
+
+Result = TypeVar("Result")
+
+
+def resumed(name: str, config: Any, measure: Callable[[Path], Result]) -> Result:
+    """`measure(folder)`, the folder being that of an earlier call with the same configuration and
+    code that did not get through; it is removed when this one does.
+
+    While another process measures the same, a folder of its own that is kept for nobody.
+    """
+    known = hashlib.sha256((repr(config) + _code()).encode()).hexdigest()[:12]
+    folder = cache_folder("experiments") / f"{name}-{known}"
+    # The lock lies beside the folder and stays: one that is removed is no lock to who waits for it.
+    with Claims(folder.with_suffix(".lock")) as claims:
+        if not claims.take(0):
+            with tempfile.TemporaryDirectory() as passing:
+                return measure(Path(passing))
+        folder.mkdir(exist_ok=True)
+        try:
+            found = measure(folder)
+        except AnotherSweepError:  # tiles of changed code: made anew
+            shutil.rmtree(folder)
+            folder.mkdir()
+            found = measure(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+
+def _code() -> str:
+    """What numbers depend on beside the configuration: every file of the program, and libraries."""
+    digest = hashlib.sha256(repr(versions()).encode())
+    for package in (ct_adam, experiments):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+Arrays = dict[str, Any]
+"""Arrays by name."""
+
+
+def remembered(path: Path, compute: Callable[[], Arrays]) -> Arrays:
+    """What `compute()` returns, kept in the file for the next call."""
+    import numpy as np
+
+    if path.exists():
+        with np.load(path) as kept:
+            return dict(kept)
+    found = compute()
+    passing = path.with_suffix(".part.npz")
+    np.savez(passing, **found)
+    passing.replace(path)  # whole or not at all, whenever this is killed
+    return found
