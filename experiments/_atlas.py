@@ -57,7 +57,7 @@ def stream_map(
     name: str, low: float, cells: int, horizon: Horizon, rates: Rates, folder: Path, tell: Tell
 ) -> "xarray.Dataset":
     """A stream's map over (low, 1)², block by block of equal horizon; `horizon` says which."""
-    centres = low + (1 - low) * (np.arange(cells) + 0.5) / cells
+    centres = axes.cells(low, 1, cells).columns[axes.OWN]
     corner = horizon.corner if name in PREDICTED else 0
     cut = [int(np.searchsorted(centres, corner))]
     blocks = [part for part in np.split(centres, cut) if len(part)]
@@ -82,7 +82,6 @@ def stream_map(
             row.append(part.assign(horizon=(("b1", "b2"), seen, {"units": "steps"})))
         rows.append(_joined(row, "b2"))
     whole = _joined(rows, "b1").assign_attrs(steps=horizon.steps)
-    whole = whole.assign_attrs(shortest=int(whole.horizon.min()))
     return whole.assign(share=_shares(whole, EXCESS["streams"]))
 
 

@@ -15,7 +15,9 @@ import ct_adam as ct
 from ct_adam.optimizers import Optimizer, optimizer_step
 from ct_adam.problems import AbstractProblem
 from ct_adam.problems.base import LossProblem
+from ct_adam.sweep import axes
 from ct_adam.theory import REGIME, regime, spectral_radius, stability_edge
+from ct_adam.theory.regimes import SIGN, SPIKE, STILL
 
 Cells = Float[np.ndarray, "b1 b2"]
 
@@ -70,7 +72,7 @@ class Setting(NamedTuple):
 
 def centres(cells: int) -> Float[np.ndarray, " cells"]:
     """Of equal cells of (0, 1)."""
-    return (np.arange(cells) + 0.5) / cells
+    return axes.cells(0, 1, cells).columns[axes.OWN]
 
 
 class Ends(NamedTuple):
@@ -136,6 +138,20 @@ def regimes_of(ends: Ends, problem: Problem) -> Int[np.ndarray, "b1 b2"]:
     return regime(ends.losses, ends.moves, start).reshape(cells, cells)
 
 
+THRESHOLDS = {"still": STILL, "sign": SIGN, "spike": SPIKE}
+
+
+def sensitivity(ends: Ends, problem: Problem, factor: float) -> Float[np.ndarray, " threshold"]:
+    """The part of the pairs that get another name with a threshold times `factor`."""
+    start = float(problem.loss.value(problem.params))
+    plain = regime(ends.losses, ends.moves, start)
+    moved = [
+        regime(ends.losses, ends.moves, start, **{name: factor * value}) != plain
+        for name, value in THRESHOLDS.items()
+    ]
+    return np.mean(moved, axis=1)
+
+
 def edge_ratio(setting: Setting, problem: Problem, ends: Ends, cells: int) -> Cells:
     """The preconditioned sharpness at the end of every run over the edge of stability."""
 
@@ -187,8 +203,8 @@ def local_stability(
 ) -> dict[str, np.ndarray]:
     """Linear theory beside long runs on the diagonal quadratic with its minimum at (a, …, a).
 
-    Over (b1, b2): the `radius`, and which runs came to rest, from `near` the fixed point, settled,
-    and from `far`, as one starts.
+    Over (b1, b2): the `radius`; whether a disturbance of the settled optimizer `near` the fixed
+    point fell to a tenth and less; whether a run from `far`, started as one starts, came to rest.
     """
     loss = ct.problems.quadratic(CURVATURES, minimum)
     points = jnp.array([fixed_point(h, minimum, setting).theta for h in CURVATURES])
@@ -200,7 +216,11 @@ def local_stability(
         problem = Problem(name, loss, start)
         window = max(16, steps // 10)
         ends = late_runs(setting, problem, cells, steps, window, settled=name == "near")
-        # L need not be below its start at the fixed point of AdamW: that is no divergence here.
-        called = regime(ends.losses, ends.moves, np.inf).reshape(cells, cells)
-        rested[name] = called == REGIME.converged
+        if name == "near":
+            left = np.abs(np.asarray(ends.params) - np.asarray(points)).max(axis=1)
+            rested[name] = (left < away / 10).reshape(cells, cells)
+        else:
+            # L need not be below its start at the fixed point of AdamW: that is no divergence here.
+            called = regime(ends.losses, ends.moves, np.inf).reshape(cells, cells)
+            rested[name] = called == REGIME.converged
     return {"radius": radius_map(minimum, setting, cells), **rested}

@@ -69,6 +69,16 @@ def test_short_or_unequal_windows_are_refused():
         theory.regime(np.ones(15), np.ones(15), 1.0)
     with pytest.raises(ValueError, match="one shape"):
         theory.regime(np.ones((2, 20)), np.ones(20), 1.0)
+    for start in (np.ones(2), np.nan):
+        with pytest.raises(ValueError, match="start_loss"):
+            theory.regime(np.ones(20), np.ones(20), start)
+    with pytest.raises(ValueError, match="minimum"):
+        theory.regime(-np.ones(20), np.ones(20), 1.0)
+
+
+def test_noise_without_quiet_is_no_spike():
+    rough = np.exp(2.5 * np.random.default_rng(0).standard_normal(LENGTH))
+    assert _called(rough / rough.max(), 0.1) is REGIME.limit_cycle
 
 
 def _jacobian(setting, curvature, minimum, b1, b2):
@@ -117,9 +127,19 @@ def test_at_a_minimum_the_radius_is_one_at_the_edge(b1, b2, learning_rate, weigh
     assert radius(0.999 * edge) < 1
 
 
-def test_no_derivative_without_eps_at_a_minimum():
-    with pytest.raises(ValueError, match="positive eps"):
-        theory.step_matrix(1.0, 0.0, 0.1, 0.9, 0.99, eps=0.0)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((1.0, 0.0, 0.1, 0.9, 0.99, 0.0), "positive eps"),
+        ((1.0, 0.0, 0.1, 2.0, 0.99, 0.1), "b1 must"),
+        ((1.0, 0.0, 0.1, 0.9, 1.0, 0.1), "b2 must"),
+        ((1.0, 1.0, 0.1, 0.9, 0.9, -1.0), "eps must"),
+        ((np.nan, 1.0, 0.1, 0.9, 0.9, 0.1), "curvature holds"),
+    ],
+)
+def test_steps_that_have_no_matrix_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        theory.spectral_radius(*arguments)
 
 
 def _flat_run(degree, b1, b2, steps, learning_rate=0.1):
@@ -156,6 +176,11 @@ def test_a_flat_minimum_holds_above_its_boundary_only(degree, b1):
     assert _flat_run(degree, b1, below, 600)[-300:].max() > 1e-3
 
 
+def test_decays_near_0_have_a_radius():
+    assert theory.degenerate_radius(0.9, 1e-300, 2.001) == np.inf
+    assert np.isfinite(theory.degenerate_radius(0.0, 0.5, 3))
+
+
 def test_the_overshoot_of_the_lowest_b2():
     # At b1 = 0 the eigenvalue is −1 at r = (k − 2)/k, which is b2 = (1/2)⁴ for k = 4.
     assert theory.degenerate_radius(0.0, 1 / 16, 4) == pytest.approx(1, abs=1e-12)
@@ -169,6 +194,7 @@ def test_the_overshoot_of_the_lowest_b2():
         lambda: theory.degenerate_rate(0.0, 4),
         lambda: theory.degenerate_radius(0.9, float("nan"), 4),
         lambda: theory.degenerate_boundary(0.9, 2),
+        lambda: theory.degenerate_boundary(0.9, "4"),
     ],
 )
 def test_values_outside_their_range_are_refused(call):
@@ -226,7 +252,7 @@ def test_every_claim_can_fail(tree):
     assert len(broken("local", "radius_empty", 0.5)) == 1
     assert len(broken("flat", "regime", REGIME.limit_cycle)) == 1
     shifted = np.roll(tree["signals"]["count"].values, 1, axis=-1)
-    assert len(broken("signals", "count", shifted)) == 2 * len(REGIME)
+    assert len(broken("signals", "count", shifted)) == 2 * 2 * len(REGIME)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_region_command(cli, tmp_path):
 def test_region_command_on_other_streams(cli, tmp_path):
     code, out, err = cli("region", "--panels", "random", "constant", "--out", str(tmp_path), *SMALL)
     assert code == 0, err
-    assert "random stream, eps = 0, 50 steps" in out
+    assert "8 random streams, eps = 0, 50 steps" in out
     assert "constant stream, eps = 0, 50 steps" in out
     assert list(sweep.read_tree(tmp_path / "region.zarr").children) == ["random", "constant"]
     # Each coordinate's first update is ±1, and a constant stream's are all 1.

@@ -27,7 +27,8 @@ def advise(
         eps: added to the root of the second moment
         steps: optimizer steps of the run
         gradient_scale: the largest gradient of a coordinate
-        json_: print one flat JSON object in place of text; null is infinite
+        json_: print one flat JSON object in place of text; null is infinite, or beyond a float:
+            see log_bound
     """
     advice = theory.advise(b1, b2, eps=eps, steps=steps, gradient_scale=gradient_scale)
     print(json.dumps(advice.as_dict()) if json_ else advice)

@@ -185,7 +185,13 @@ def _legend() -> list[Any]:
         Line2D([], [], ls="--", label="(d) theory: slope = 1/steps, worst case (○)", **both),
         Line2D([], [], ls=":", label="(d) theory: the same, vanishing (□)", **both),
         *[
-            Line2D([], [], color=_COLOURS[side], lw=1.2, label=f"(d, f) {name}")
+            Line2D(
+                [],
+                [],
+                color=_COLOURS[side],
+                lw=1.2,
+                label=f"({'d' if side == 'lag' else 'd, f'}) {name}",
+            )
             for side, name in _NAMES.items()
         ],
         *[

@@ -30,8 +30,7 @@ WORDS = {
     REGIME.slow_growth: "slow growth",
     REGIME.divergence: "divergence",
 }
-ROWS = {"quadratic": "quadratic", "flat": "flat minimum |x|⁴", "network": "digits MLP"}
-DEGREE, STEEPEST = 4, 30.0
+ROWS = {"quadratic": "(a) quadratic", "flat": "(b) flat minimum", "network": "(c) digits MLP"}
 SHOWN = 250
 """Steps of the examples."""
 
@@ -65,7 +64,7 @@ def _row(axes: Any, name: str, node: "xarray.Dataset") -> None:
         _map(axis, one.regime.values, [COLOURS[k] for k in REGIME])
         eta, eps = float(one.learning_rate), float(one.eps)
         axis.set_title(f"η = {eta:g}, eps = {eps:g}", fontsize=7)
-        _lines(axis, name, eta, eps)
+        _lines(axis, name, eta, eps, one.attrs)
         if "edge_ratio" in one:
             _edge(axis, one)
         axis.tick_params(labelleft=column == 0)
@@ -84,13 +83,13 @@ def _map(axis: "Axes", values: np.ndarray, colours: list[str]) -> None:
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
 
 
-def _lines(axis: "Axes", name: str, eta: float, eps: float) -> None:
+def _lines(axis: "Axes", name: str, eta: float, eps: float, about: dict[str, Any]) -> None:
     b1 = np.linspace(0, 1, 201)[:-1]
     axis.plot(b1, b1**2, "k--", lw=0.9)
-    if name == "flat":
-        axis.plot(b1, degenerate_boundary(b1, DEGREE), "k-", lw=0.9)
+    if name == "flat" and eps == 0:  # it is theory for no other
+        axis.plot(b1, degenerate_boundary(b1, about["degree"]), "k-", lw=0.9)
     if name == "quadratic":
-        excess = [stability_edge(eta, float(b)) - STEEPEST / max(eps, 1e-300) for b in b1]
+        excess = [stability_edge(eta, float(b)) - about["curvature"] / max(eps, 1e-300) for b in b1]
         if excess[0] < 0 < excess[-1]:
             axis.axvline(float(np.interp(0, excess, b1)), color="k", ls=":", lw=1.2)
 
@@ -99,7 +98,10 @@ def _edge(axis: "Axes", one: "xarray.Dataset") -> None:
     """Where the preconditioned sharpness of the run's end is that of the edge of stability."""
     ratio = one.edge_ratio.values.T
     if np.nanmin(ratio) < 1 < np.nanmax(ratio) and min(ratio.shape) > 2:
-        axis.contour(one.b1.values, one.b2.values, ratio, levels=[1.0], colors="w", linewidths=1.2)
+        for colour, width in (("k", 2.2), ("w", 1.1)):  # white, seen on yellow too
+            axis.contour(
+                one.b1.values, one.b2.values, ratio, levels=[1.0], colors=colour, linewidths=width
+            )
 
 
 def _examples(axis: "Axes", tree: "xarray.DataTree") -> None:
@@ -122,7 +124,7 @@ def _examples(axis: "Axes", tree: "xarray.DataTree") -> None:
     axis.set_box_aspect(1)
     axis.set_xlabel("steps", fontsize=6.5)
     axis.set_ylabel("log₁₀ loss, each by its range", fontsize=7)
-    axis.set_title("a run of each, its decades", fontsize=7)
+    axis.set_title("(f) a run of each, its decades", fontsize=7)
 
 
 def _local(axis: "Axes", one: "xarray.Dataset") -> None:
@@ -136,15 +138,15 @@ def _local(axis: "Axes", one: "xarray.Dataset") -> None:
     which = f"AdamW, λ = {decay:g}, η = {eta:g}" if decay else f"Adam, η = {eta:g}, eps = {eps:g}"
     axis.set_title(which, fontsize=7)
     axis.set_xlabel("first-moment decay b1", fontsize=6.5)
-    axis.set_ylabel("near fixed points\nsecond-moment decay b2", fontsize=7)
+    axis.set_ylabel("(d) fixed points\nsecond-moment decay b2", fontsize=7)
 
 
 def _by_eps(axis: "Axes", node: "xarray.Dataset") -> None:
-    axis.plot(node.eps, node.stable, "k-", lw=1, label="minimum is stable (theory)")
+    axis.plot(node.eps, node.stable, "k-", lw=1, label="stable (theory)")
     axis.plot(node.eps, node.rested, "o", ms=2.5, color=OKABE_ITO["blue"], label="comes to rest")
     axis.plot(
         node.eps, node.low, "^", ms=2.5, color=OKABE_ITO["vermilion"],
-        label="loss falls below 10⁻³",
+        label="loss < 10⁻³",
     )  # fmt: skip
     axis.axvline(1e-8, color="0.6", ls=":", lw=1)
     axis.set(xscale="log", ylim=(-0.03, 1.06), yticks=(0, 0.5, 1), xticks=(1e-8, 1e-4, 1))
@@ -152,7 +154,7 @@ def _by_eps(axis: "Axes", node: "xarray.Dataset") -> None:
     axis.set_ylabel("part of the square", fontsize=7)
     axis.set_box_aspect(1)
     axis.legend(fontsize=5.5, loc="center left", bbox_to_anchor=(0, 0.5), handlelength=1.2)
-    axis.set_title(f"quadratic, η = {node.attrs['learning_rate']:g}", fontsize=7)
+    axis.set_title(f"(e) quadratic, η = {node.attrs['learning_rate']:g}", fontsize=7)
 
 
 def _legend(tree: "xarray.DataTree") -> list[Any]:
@@ -163,10 +165,10 @@ def _legend(tree: "xarray.DataTree") -> list[Any]:
     patches = [Patch(facecolor=COLOURS[REGIME(k)], label=WORDS[REGIME(k)]) for k in met]
     return [
         *patches,
-        Line2D([], [], color="k", ls="--", lw=0.9, label="theory: C = 0, b2 = b1²"),
-        Line2D([], [], color="k", lw=0.9, label="theory: |x|⁴ rests above; bottom: radius 1"),
+        Line2D([], [], color="k", ls="--", lw=0.9, label="theory: updates bounded above b2 = b1²"),
+        Line2D([], [], color="k", lw=0.9, label="theory: |x|⁴ rests above b2 = b1; (d): radius 1"),
         Line2D([], [], color="k", ls=":", lw=1.2, label="theory: edge of stability at a minimum"),
         Line2D([], [], color="0.7", lw=1.2, label="white: measured sharpness at its edge"),
-        Patch(facecolor="0.8", label="bottom: disturbance grows"),
-        Patch(facecolor="#F0E442", label="bottom: rests only from near"),
+        Patch(facecolor="0.8", label="(d): disturbance grows"),
+        Patch(facecolor="#F0E442", label="(d): rests only from near"),
     ]

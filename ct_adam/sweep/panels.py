@@ -168,7 +168,7 @@ def _random(config: RegionConfig) -> Panel:
     # all cells: one draw in four calls half the square unstable. The largest of eight is steady.
     size = 8
     shared = random_stream(config.stream_steps + 1, size, config.seed)
-    title = f"random stream, {size} coordinates, eps = 0"
+    title = f"{size} random streams, eps = 0"
     return _stream_panel(title, config, lambda side, b1, b2: shared, size)
 
 

@@ -51,7 +51,7 @@ def size(advice: "Advice") -> str:
     if not advice.b2 and advice.b1:
         return f"|u| has no bound after the first step; {with_eps}. {vanishes} {_reached(advice)}."
     after = (
-        f"After {advice.steps} steps |u| ≤ {_number(advice.bound)} "
+        f"After {advice.steps} steps |u| ≤ {_bound(advice)} "
         f"(the paper's bound: {_number(advice.continuous_bound)})"
     )
     if advice.verdict == "stable":
@@ -62,6 +62,12 @@ def size(advice: "Advice") -> str:
         return f"{after}, growing as √n; {with_eps}. {vanishes} does not grow."
     grows = f"e^({advice.growth_rate:.4g} n), twofold in {advice.doubling_steps:.4g} steps"
     return f"{after}, growing as {grows}; {with_eps}. {vanishes} {_reached(advice)}."
+
+
+def _bound(advice: "Advice") -> str:
+    if math.isinf(advice.bound) and math.isfinite(advice.log_bound):
+        return f"e^{advice.log_bound:.4g}"
+    return _number(advice.bound)
 
 
 def _reached(advice: "Advice") -> str:
@@ -89,6 +95,8 @@ def _change(advice: "Advice") -> str:
 
 
 def _halve(advice: "Advice") -> str:
+    if advice.limit > 2 and advice.largest_update <= 2:
+        return "Nothing needs to change: in these steps, with this eps, |u| stays below 2."
     if advice.limit <= 2:
         return "Nothing needs to change: the least bound of any b2 is 1, at b2 = b1."
     # (1−b2)(1−b1²/b2) = (1−b1)²/limit² is quadratic in b2, its roots have the product b1².
@@ -100,7 +108,7 @@ def _halve(advice: "Advice") -> str:
     else:
         smaller = b1**2 / larger
         to = f"raise b2 to {rounded(smaller, np.ceil, 2, smaller - b1**2)}"
-    return f"Nothing needs to change; to halve the largest update {to}."
+    return f"Nothing needs to change; to halve its limit {to}."
 
 
 def _overflows(advice: "Advice") -> list[str]:

@@ -16,7 +16,7 @@ _LOG_ZERO = -4000.0
 def log_largest(b1: float, b2: float, log_eps: float, steps: int) -> float:
     """ln of the largest m̂/(√v̂ + eps) after `steps` gradients, over all with |g| ≤ 1.
 
-    On the box |g_j| ≤ 1 the quotient of a linear and a convex function is quasi-concave, so that
+    On the box |g_j| ≤ 1, where m̂ > 0, a linear over a convex function is pseudo-concave, so that
     its stationary point is the maximum: g_j = min(1, λ w_j/z_j) = min(1, λ (b1/b2)^j) with
 
         (√v̂ + eps) √v̂ w_0/z_0 = λ m̂

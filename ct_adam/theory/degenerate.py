@@ -79,14 +79,19 @@ def degenerate_radius(b1: ArrayLike, b2: ArrayLike, degree: float) -> Float[np.n
         array([1.011, 1.   , 0.973])
     """
     b1, b2 = np.broadcast_arrays(_checked("b1", b1, degree), _checked("b2", b2, degree))
-    r = np.exp(degenerate_rate(b2, degree))
-    kept = b1 / r ** (degree - 1)
+    # In logarithms: at the lowest b2 of a degree near 2 even r underflows.
+    log_r = degenerate_rate(b2, degree)
+    with np.errstate(divide="ignore"):
+        log_kept = np.log(b1) - (degree - 1) * log_r
+    inside = log_kept < 0
+    kept = np.exp(np.where(inside, log_kept, 0))
+    r = np.exp(np.maximum(log_r, -200))
     fed = (degree - 1) * (1 - r) * (1 - kept)
     matrix = np.stack(
         [np.stack([(1 - fed) / r, -kept / r], axis=-1), np.stack([fed, kept], axis=-1)], axis=-2
     )
     radius = np.abs(np.linalg.eigvals(matrix)).max(axis=-1)
-    return np.where(kept < 1, radius, np.inf)
+    return np.where(inside, radius, np.inf)
 
 
 def _checked(name: str, decays: ArrayLike, degree: float) -> Float[np.ndarray, "..."]:
@@ -95,6 +100,8 @@ def _checked(name: str, decays: ArrayLike, degree: float) -> Float[np.ndarray, "
     if bad.size:
         allowed = "(0, 1)" if name == "b2" else "[0, 1)"
         raise ValueError(f"{name} = {bad.flat[0]:g} must lie in {allowed}.")
-    if not 2 < degree < np.inf:
-        raise ValueError(f"degree = {degree} must be above 2: a quadratic minimum is no such.")
+    if not isinstance(degree, int | float) or not 2 < degree < np.inf:
+        raise ValueError(
+            f"degree = {degree} must be a number above 2: a quadratic minimum is no such."
+        )
     return array

@@ -6,6 +6,8 @@ Source: EQUATIONS §2 (local stability) and §5 (fixed points of AdamW).
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+_NAMES = ("curvature", "gradient", "learning_rate", "b1", "b2", "eps", "weight_decay")
+
 
 def step_matrix(
     curvature: ArrayLike,
@@ -31,7 +33,8 @@ def step_matrix(
 
     **Returns:** `(..., 3, 3)`, rows and columns in the order θ, m, v.
 
-    **Raises:** `ValueError` for eps = 0 where g = 0: that step has no derivative.
+    **Raises:** `ValueError` for eps = 0 where g = 0, where that step has no derivative, for decays
+    outside [0, 1), a negative eps, and numbers that are not finite.
 
     !!! example
         >>> print(step_matrix(2.0, 0.0, 0.1, b1=0.5, b2=0.9, eps=1.0))
@@ -41,6 +44,14 @@ def step_matrix(
     """
     given = (curvature, gradient, learning_rate, b1, b2, eps, weight_decay)
     h, g, eta, b1, b2, eps, decay = np.broadcast_arrays(*(np.asarray(x, float) for x in given))
+    for name, values in zip(_NAMES, (h, g, eta, b1, b2, eps, decay), strict=True):
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{name} holds a number that is not finite.")
+    for name, values in (("b1", b1), ("b2", b2)):
+        if np.any((values < 0) | (values >= 1)):
+            raise ValueError(f"{name} must lie in [0, 1).")
+    if np.any(eps < 0):
+        raise ValueError("eps must not be negative.")
     scale = np.abs(g) + eps
     if np.any(scale == 0):
         raise ValueError("At g = 0 the step has no derivative with eps = 0: give a positive eps.")

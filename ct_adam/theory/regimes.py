@@ -26,37 +26,48 @@ class REGIME(IntEnum):
     under_way = 1
     """the loss still falls: a longer run would tell"""
     limit_cycle = 2
-    """a bounded oscillation, regular or not"""
+    """it moves on within bounds, regularly or not"""
     sign_like = 3
-    """an oscillation by nearly whole learning rates"""
+    """the same, by nearly whole learning rates"""
     spikes = 4
     """mostly quiet, with rare bursts of the loss"""
     slow_growth = 5
     divergence = 6
+    """not finite, or above its start, bounded or not"""
 
 
-def regime(losses: ArrayLike, moves: ArrayLike, start_loss: ArrayLike) -> Int[np.ndarray, "..."]:
+def regime(
+    losses: ArrayLike,
+    moves: ArrayLike,
+    start_loss: ArrayLike,
+    *,
+    still: float = STILL,
+    sign: float = SIGN,
+    spike: float = SPIKE,
+) -> Int[np.ndarray, "..."]:
     """The regime of each run, by the first of these that holds at its end:
 
     1. `divergence`: a number is not finite, or the last quarter's median loss is above the start.
-    2. `converged`: in the last quarter every move is below 1e-3 (`STILL`).
-    3. `spikes`: a loss 100 times its trend (`SPIKE`), after one within a factor e of it, while at
-       most a quarter of the window is more than 10 times above it. The trend is the line through
-       the medians of ln L in the first and the last quarter.
+    2. `converged`: in the last quarter every move is at most 1e-3 (`still`).
+    3. `spikes`: a loss 100 times its trend (`spike`), after one within a factor e of it, while at
+       most a quarter of the window is more than 10 times above it and the middle half lies within
+       a factor of 10. The trend is the line through the medians of ln L in the outer quarters.
     4. `slow_growth`, `under_way`: L or the moves grow, L falls from quarter to quarter, in all by
        more than the logarithm scatters about its trend, or by half of that and a factor of 2.
-    5. `sign_like`: the median move is above ½ (`SIGN`).
+    5. `sign_like`: the median move is at least ½ (`sign`).
     6. `limit_cycle`: all that is left.
 
     **Arguments:**
 
-    - `losses`: L − min L, or L, at the last n ≥ 16 steps, `(..., n)`.
+    - `losses`: L − min L, or L where it is not negative, at the last n ≥ 16 steps, `(..., n)`.
     - `moves`: ‖θ_{n+1} − θ_n‖_∞/η at the same steps, ‖u‖_∞ where there is no decay, `(..., n)`.
-    - `start_loss`: of the run, `(...)`.
+    - `start_loss`: of the run, `(...)`, or one number for all; `inf` where it does not matter.
+    - `still`, `sign`, `spike`: thresholds, to see how much hangs on them.
 
     **Returns:** values of `REGIME`, `(...)`.
 
-    **Raises:** `ValueError` for a window that is too short, and for shapes that do not match.
+    **Raises:** `ValueError` for a window that is too short, for shapes that do not match, for a
+    negative loss, and for a start that is NaN.
 
     !!! example
         >>> steps = np.arange(400)
@@ -70,19 +81,26 @@ def regime(losses: ArrayLike, moves: ArrayLike, start_loss: ArrayLike) -> Int[np
             f"losses {losses.shape} and moves {moves.shape} must have one shape, (..., n) with "
             "n of at least 16 steps."
         )
+    starts = np.asarray(start_loss, float)
+    if starts.shape not in ((), losses.shape[:-1]) or np.any(np.isnan(starts)):
+        raise ValueError(
+            f"start_loss {starts.shape} must be numbers, one for each of the runs "
+            f"{losses.shape[:-1]}."
+        )
+    if np.any(losses < 0):
+        raise ValueError("A loss is negative: subtract its minimum.")
     finite = np.all(np.isfinite(losses) & np.isfinite(moves), axis=-1)
     logs = _logs(np.where(finite[..., None], losses, 1))
     late = moves.shape[-1] * 3 // 4
     growth = _drift(_logs(np.where(finite[..., None], moves, 1)))
     drift = _drift(logs)
     answers = {
-        REGIME.divergence: ~finite
-        | ~(np.median(losses[..., late:], axis=-1) <= np.asarray(start_loss, float)),
-        REGIME.converged: np.max(moves[..., late:], axis=-1) <= STILL,
-        REGIME.spikes: _spikes(logs),
+        REGIME.divergence: ~finite | ~(np.median(losses[..., late:], axis=-1) <= starts),
+        REGIME.converged: np.max(moves[..., late:], axis=-1) <= still,
+        REGIME.spikes: _spikes(logs, spike),
         REGIME.slow_growth: (drift > 0) | (growth > 0),
         REGIME.under_way: drift < 0,
-        REGIME.sign_like: np.median(moves, axis=-1) >= SIGN,
+        REGIME.sign_like: np.median(moves, axis=-1) >= sign,
     }
     return np.select(list(answers.values()), [int(k) for k in answers], int(REGIME.limit_cycle))
 
@@ -103,12 +121,14 @@ def _about_trend(logs: np.ndarray) -> Float[np.ndarray, "... n"]:
     return logs - first[..., None] - (last - first)[..., None] * at
 
 
-def _spikes(logs: np.ndarray) -> np.ndarray:
+def _spikes(logs: np.ndarray, spike: float) -> np.ndarray:
     above = _about_trend(logs)
     above -= np.median(above, axis=-1, keepdims=True)
     near_before = np.minimum.accumulate(above, axis=-1) < 1
-    high = (above > np.log(SPIKE)) & near_before
-    return np.any(high, axis=-1) & (np.mean(above > np.log(10), axis=-1) <= 1 / 4)
+    high = (above > np.log(spike)) & near_before
+    low, up = np.quantile(above, [0.25, 0.75], axis=-1)
+    rare = np.mean(above > np.log(10), axis=-1) <= 1 / 4
+    return np.any(high, axis=-1) & rare & (up - low <= np.log(10))
 
 
 def _drift(logs: np.ndarray) -> np.ndarray:
