@@ -140,7 +140,7 @@ def test_engines_agree(name, engine):
         np.testing.assert_allclose(found, expected, rtol=tolerance, atol=1e-5 * tolerance + 1e-9)
 
 
-@pytest.mark.parametrize("engine", ["cohort", "fused"])
+@pytest.mark.parametrize("engine", ["cohort", pytest.param("fused", marks=pytest.mark.slow)])
 def test_how_lanes_end(engine):
     """Each by its own outcome: none, too little budget, a NaN on the way, a NaN at the start."""
     names = outcome_names()

@@ -85,7 +85,7 @@ def test_field_of_a_linear_map_is_its_rate(order, stride):
     np.testing.assert_allclose(theory.interpolated_rate(mu, order, stride).real, rates, rtol=1e-13)
 
 
-@pytest.mark.parametrize("order", [1, 2, 4, 6])
+@pytest.mark.parametrize("order", [1, 2, 4, pytest.param(6, marks=pytest.mark.slow)])
 def test_slope(order):
     """In the scaled limit 1 - b ∝ η with eps of order one, an order is an order."""
     rates = [0.05, 0.025, 0.0125]
@@ -180,6 +180,7 @@ def test_stream_is_frozen_over_a_stride(order, stride):
     np.testing.assert_allclose(path.params, sums, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_stream_with_memory_follows_to_the_order():
     """Adam on a stream: at whole steps the flow's own error, which falls with the order."""
     gradients = 1 + 0.3 * np.random.default_rng(1).standard_normal((60, 2))

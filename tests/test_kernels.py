@@ -6,11 +6,13 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ct_adam.ensemble import fused, kernels
 from ct_adam.ensemble.prepared import prepared
 
 
+@pytest.mark.slow
 def test_bodies_of_many_numbers_are_vectorised():
     """LLVM gave up on those that write two arrays in more than a hundred places: three times as
     slow on the sixteen-dimensional chain of the benchmarks."""

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from ct_adam.cli import main
 from ct_adam.sweep.configured import read_config, sweep_of
 
@@ -32,6 +34,7 @@ def test_python_blocks(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "mine" / "state.npz").exists()
 
 
+@pytest.mark.slow
 def test_page_on_sweeps(tmp_path, monkeypatch, capsys):
     """Its Python runs; its file and its commands are understood (by a dry run)."""
     monkeypatch.chdir(tmp_path)

@@ -254,6 +254,7 @@ def test_dry_run_predicts_and_writes_nothing(tmp_path, capsys):
     assert "holds another sweep" in err
 
 
+@pytest.mark.slow
 def test_pilot_predicts_the_work(tmp_path, monkeypatch):
     """Gradients, which no noisy clock counts, stand for time: the sample's mean is that of the
     whole within four standard errors, and the seconds are the clock's times that."""

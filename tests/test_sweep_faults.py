@@ -110,6 +110,7 @@ def test_killed_at_ten_random_moments_ends_bitwise_the_same(tmp_path, whole):
     assert contents(store) == whole
 
 
+@pytest.mark.slow
 def test_killed_refinement_ends_bitwise_the_same(tmp_path):
     finished(tmp_path / "a.zarr", refined=True)
     expected = contents(tmp_path / "a.zarr")

@@ -31,6 +31,7 @@ def follow(optimizer, network, steps, warm_steps, order, stride=1, every=5, **op
     return path, distance
 
 
+@pytest.mark.slow
 def test_order_two_follows_where_higher_orders_blow_up():
     """EQUATIONS §1, Stability: digits, η = 0.01, (0.9, 0.99): a curved direction of Adam."""
     adam = optax.adam(0.01, b2=0.99)
@@ -55,6 +56,7 @@ def test_auto_falls_back_from_an_order_that_blows_up():
     assert distance.relative_error < 5e-4
 
 
+@pytest.mark.slow
 def test_estimate_is_the_error_where_nothing_amplifies_it():
     """Within a factor of four of the error against the optimizer, over three orders of it."""
     network = ct.problems.digits_mlp((8,), images=100)
@@ -73,6 +75,7 @@ def test_a_flow_that_damps_what_the_optimizer_grows_is_not_trusted():
     assert path.trust.verdict == VERDICT.period_two
 
 
+@pytest.mark.slow
 def test_stride_two_passes_the_edge_of_stability():
     """Gradient descent, sharpness·η going through 2: EQUATIONS §1, Past the edge."""
     descent = optax.sgd(0.08)
