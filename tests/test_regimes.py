@@ -76,11 +76,6 @@ def test_short_or_unequal_windows_are_refused():
         theory.regime(-np.ones(20), np.ones(20), 1.0)
 
 
-def test_noise_without_quiet_is_no_spike():
-    rough = np.exp(2.5 * np.random.default_rng(0).standard_normal(LENGTH))
-    assert _called(rough / rough.max(), 0.1) is REGIME.limit_cycle
-
-
 def _jacobian(setting, curvature, minimum, b1, b2):
     """Of one step of optax.adamw by automatic differentiation, at the fixed point, count large."""
     point = fixed_point(curvature, minimum, setting)

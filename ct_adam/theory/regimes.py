@@ -30,7 +30,7 @@ class REGIME(IntEnum):
     sign_like = 3
     """the same, by nearly whole learning rates"""
     spikes = 4
-    """mostly quiet, with rare bursts of the loss"""
+    """rare bursts of the loss far above its trend"""
     slow_growth = 5
     divergence = 6
     """not finite, or above its start, bounded or not"""
@@ -50,8 +50,9 @@ def regime(
     1. `divergence`: a number is not finite, or the last quarter's median loss is above the start.
     2. `converged`: in the last quarter every move is at most 1e-3 (`still`).
     3. `spikes`: a loss 100 times its trend (`spike`), after one within a factor e of it, while at
-       most a quarter of the window is more than 10 times above it and the middle half lies within
-       a factor of 10. The trend is the line through the medians of ln L in the outer quarters.
+       most a quarter of the window is more than 10 times above it. The trend is the line through
+       the medians of ln L in the outer quarters. A loss that scatters over as many decades as a
+       burst rises is called so too.
     4. `slow_growth`, `under_way`: L or the moves grow, L falls from quarter to quarter, in all by
        more than the logarithm scatters about its trend, or by half of that and a factor of 2.
     5. `sign_like`: the median move is at least ½ (`sign`).
@@ -126,9 +127,8 @@ def _spikes(logs: np.ndarray, spike: float) -> np.ndarray:
     above -= np.median(above, axis=-1, keepdims=True)
     near_before = np.minimum.accumulate(above, axis=-1) < 1
     high = (above > np.log(spike)) & near_before
-    low, up = np.quantile(above, [0.25, 0.75], axis=-1)
     rare = np.mean(above > np.log(10), axis=-1) <= 1 / 4
-    return np.any(high, axis=-1) & rare & (up - low <= np.log(10))
+    return np.any(high, axis=-1) & rare
 
 
 def _drift(logs: np.ndarray) -> np.ndarray:
