@@ -1,0 +1,298 @@
+"""What `generalisation` measures: held-out losses of networks along curves of decays, and the
+statistics of its claims."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+import ct_adam as ct
+from ct_adam.problems import Minibatches
+from ct_adam.theory import level_curve, normal_curve, stability_coefficient
+
+from . import Progress
+from ._kept import Arrays, remembered
+
+Pairs = tuple[np.ndarray, np.ndarray]
+Losses = Float[np.ndarray, "rate seed point"]
+
+DEFAULT, SECOND = (0.9, 0.999), (0.9, 0.95)
+LARGEST_B2 = 0.999
+"""Where the curves end: for the one through the default, at the default, as in the paper."""
+LEVEL_B1 = 0.5
+"""The lowest b1 of the level curve; at the default's C its b2 is 0.36."""
+FINER = 20
+
+
+def normal_pairs(through: tuple[float, float], points: int) -> Pairs:
+    """`points` pairs uniform in b1 (to 1/`FINER` of a spacing) on the normal curve from
+    b2 = `LARGEST_B2` to b1 = 1, which is left out; the nearest one is `through` itself."""
+    b1, b2 = (np.array(x) for x in normal_curve(*through, FINER * points + 1))
+    kept = b2 <= LARGEST_B2 + 1e-9
+    chosen = np.linspace(0, kept.sum(), points, endpoint=False).round().astype(int)
+    b1, b2 = b1[kept][chosen], b2[kept][chosen]
+    nearest = np.argmin(np.abs(b1 - through[0]))
+    b1[nearest], b2[nearest] = through
+    return b1, b2
+
+
+def level_pairs(points: int) -> Pairs:
+    """`points` pairs of the default's C, uniform in b1 from `LEVEL_B1` to the default's."""
+    b1 = np.linspace(LEVEL_B1, DEFAULT[0], points)
+    return b1, np.array(level_curve(stability_coefficient(*DEFAULT), b1))
+
+
+class Network(NamedTuple):
+    """A model by its seed; a name for it, and in words what it is."""
+
+    name: str
+    title: str
+    make: Callable[[int], tuple[Minibatches, PyTree]]
+
+
+def text_model(
+    name: str, size: str, layers: int, context: int, batch: int, held_out: int
+) -> Network:
+    def make(seed: int) -> tuple[Minibatches, PyTree]:
+        problem, params = ct.problems.text_network(
+            name, layers, size=size, context=context, batch=batch, held_out=held_out, seed=seed
+        )
+        return _independent(problem, seed), params
+
+    depth = "1 layer" if layers == 1 else f"{layers} layers"
+    title = f"transformer ({size}, {depth}, {batch} windows of {context} characters), {name}"
+    return Network("text", title, make)
+
+
+def image_model(node: str, name: str, size: str, batch: int, held_out: int) -> Network:
+    def make(seed: int) -> tuple[Minibatches, PyTree]:
+        # The 10 000 of the test files: enough for so few steps, a small download.
+        problem, params = ct.problems.image_network(
+            name, "test", norm="group", size=size, batch=batch, held_out=held_out, seed=seed
+        )
+        return _independent(problem, seed), params
+
+    return Network(
+        node,
+        f"convolutional network ({size}, group norm, {batch} images), {name}'s test files",
+        make,
+    )
+
+
+def at_hand(images: str) -> bool:
+    """Whether these images are in the data folder or the cache, or can be downloaded."""
+    try:
+        ct.problems.data.images(images, "test", count=1)
+    except ct.problems.data.MissingData:
+        return False
+    return True
+
+
+def _independent(problem: Minibatches, seed: int) -> Minibatches:
+    """Draws anew at each step: an epoch's order of 30 000 windows costs more than the step."""
+    return Minibatches(
+        problem.loss, problem.data, problem.size, seed, "independent", problem.evaluation
+    )
+
+
+def held_out_losses(
+    network: Network, seed: int, learning_rate: float, pairs: Pairs, steps: int, every: int
+) -> Float[np.ndarray, "pair save"]:
+    """Of Adam with eps = 0 at every pair, before step 0, `every`, … and after `steps`."""
+    problem, params = _made(network, seed)
+    rate, b1, b2 = (jnp.asarray(x, float) for x in (learning_rate, *pairs))
+    saves = jnp.arange(0, steps + 1, every)
+    return np.asarray(_lanes(problem, params, rate, b1, b2, saves.size, every))
+
+
+@lru_cache(maxsize=2)
+def _made(network: Network, seed: int) -> tuple[Minibatches, PyTree]:
+    return network.make(seed)
+
+
+@eqx.filter_jit
+def _lanes(
+    problem: Minibatches, params: PyTree, rate: Array, b1: Array, b2: Array, saves: int, every: int
+) -> Array:
+    """A lane a pair; the paper's eps is 1e-30, that is 0."""
+    save_steps = np.arange(saves) * every
+
+    def lane(b1: Array, b2: Array) -> Array:
+        flow = ct.AdamFlow(rate, b1, b2, eps=0.0)
+        last = int(save_steps[-1])
+        return ct.run(flow, problem, params, last, save_steps=save_steps, save=_nothing).loss
+
+    return jax.vmap(lane)(b1, b2)
+
+
+def _nothing(step: Any, params: PyTree, update: PyTree, loss: Array) -> None:
+    del step, params, update, loss
+
+
+class Piece(NamedTuple):
+    """All points of a curve at one seed and learning rate."""
+
+    network: Network
+    curve: str
+    pairs: Pairs
+    seed: int
+    learning_rate: float
+
+
+def losses_of(
+    pieces: list[Piece], steps: int, every: int, progress: Progress, folder: Path
+) -> list[np.ndarray]:
+    """Of every piece, kept in the folder; before the runs their budget, an estimate as soon as one
+    is timed. A thread a core: the step of a small network keeps one busy."""
+    workers = 2 if jax.default_backend() == "cpu" else 1
+    runs = Counter[str]()
+    for piece in pieces:
+        runs[piece.network.name] += len(piece.pairs[0])
+    for network in {piece.network.name: piece.network for piece in pieces}.values():
+        many = runs[network.name]
+        _tell(f"{network.title}: {many} runs × {steps} = {many * steps:,} steps")
+    pool = ThreadPoolExecutor(workers)
+    try:
+        work = [
+            pool.submit(
+                remembered, folder / f"{number}.npz", partial(_measure, piece, steps, every)
+            )
+            for number, piece in enumerate(pieces)
+        ]
+        found, counted = [], Counter[str]()
+        for piece, future in zip(pieces, work, strict=True):
+            kept = future.result()
+            found.append(kept["loss"])
+            name = piece.network.name
+            progress(f"{name}, {piece.curve}", len(found), len(pieces))
+            counted[name] += 1
+            if counted[name] == 2:  # the first that need not have compiled
+                share = runs[name] / len(piece.pairs[0]) / workers
+                _tell(f"{name}: about {float(kept['seconds']) * share / 60:.1f} min in all")
+        return found
+    finally:
+        # Stopped: what has not begun is left for the next call.
+        pool.shutdown(cancel_futures=True)
+
+
+def _measure(piece: Piece, steps: int, every: int) -> Arrays:
+    begun = time.perf_counter()
+    loss = held_out_losses(
+        piece.network, piece.seed, piece.learning_rate, piece.pairs, steps, every
+    )
+    return {"loss": loss, "seconds": time.perf_counter() - begun}
+
+
+def _tell(sentence: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(f"generalisation: {sentence}", file=sys.stderr)
+
+
+def best_within(losses: np.ndarray, steps: np.ndarray, most: int) -> np.ndarray:
+    """The least loss up to `most` steps, along the last axis; NaN is no loss."""
+    return np.fmin.reduce(losses[..., steps <= most], axis=-1)
+
+
+class Reading(NamedTuple):
+    """How losses (…, rate, seed, point) become one a point: the mean over seeds, at one learning
+    rate or (None) the best of those there are, chosen point by point by that mean."""
+
+    rate: int | None
+
+    def __call__(self, best: np.ndarray) -> np.ndarray:
+        mean = best.mean(axis=-2)
+        return mean.min(axis=-2) if self.rate is None else mean[..., self.rate, :]
+
+
+def spearman(c: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Rank correlation of C with the speed −loss along the last axis."""
+    from scipy.stats import rankdata
+
+    x, y = (rankdata(a, axis=-1) for a in (c, -loss))
+    x, y = (a - a.mean(axis=-1, keepdims=True) for a in (x, y))
+    with np.errstate(invalid="ignore"):  # a resample of one point only has none
+        return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+
+
+def permutation_p(c: np.ndarray, loss: np.ndarray, seed: int = 0) -> float:
+    """Two-sided: how often points in random order correlate as strongly."""
+    from scipy.stats import permutation_test, rankdata
+
+    ranks = rankdata(-loss)
+
+    def statistic(x: np.ndarray, axis: int) -> np.ndarray:
+        del axis  # always the last: one sample
+        return spearman(x, np.broadcast_to(-ranks, x.shape))
+
+    return float(
+        permutation_test(
+            (c,), statistic, permutation_type="pairings", vectorized=True, n_resamples=9999,
+            rng=np.random.default_rng(seed),
+        ).pvalue
+    )  # fmt: skip
+
+
+def rise(c: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """How far losses at C < 0 lie above the least-squares line through those at C > 0, in the
+    mean. Along the last axis; as many points with C < 0 in every row."""
+    count = int((c < 0).sum(-1).flat[0])
+    order = np.argsort(c, axis=-1)
+    c, loss = (np.take_along_axis(x, order, -1) for x in (c, loss))
+    x, y = c[..., count:], loss[..., count:]
+    mean, level = x.mean(-1, keepdims=True), y.mean(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # a resample of one point only has no line
+        slope = ((x - mean) * (y - level)).sum(-1, keepdims=True) / ((x - mean) ** 2).sum(
+            -1, keepdims=True
+        )
+    return (loss[..., :count] - level - slope * (c[..., :count] - mean)).mean(-1)
+
+
+class Resampling(NamedTuple):
+    """A bootstrap over seeds and points: which of them, by resample."""
+
+    seeds: np.ndarray
+    points: np.ndarray
+
+    def __call__(self, best: Losses) -> Float[np.ndarray, "resample rate seed point"]:
+        drawn = best[:, self.seeds[:, :, None], self.points[:, None, :]]
+        return np.moveaxis(drawn, 0, 1)
+
+
+def resampling(c: np.ndarray, seeds: int, resamples: int, seed: int = 0) -> Resampling:
+    """As many points of either sign of C in every resample as there are."""
+    draw = np.random.default_rng(seed)
+    chosen = draw.integers(seeds, size=(resamples, seeds))  # first: the same on every curve
+    sides = [np.flatnonzero(c < 0), np.flatnonzero(c >= 0)]
+    points = [draw.choice(s, (resamples, len(s))) for s in sides if len(s)]
+    return Resampling(chosen, np.concatenate(points, axis=1))
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 %."""
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def verdict_of_interval(low: float, high: float, threshold: float, above: bool = True) -> str:
+    """Whether the whole interval lies above (or below) the threshold, or on the other side."""
+    holds, fails = (low > threshold, high < threshold)[:: 1 if above else -1]
+    return "holds" if holds else "does not hold" if fails else "undecided"
+
+
+def verdict_of_correlation(rho: float, p: float, low: float, high: float) -> str:
+    """Of "larger C faster": chance alone orders points so well in 5 % or less, and other seeds and
+    points would have shown the same sign."""
+    if not p <= 0.05 or not (low > 0 or high < 0):
+        return "undecided"
+    return "holds" if rho > 0 else "does not hold"
