@@ -153,7 +153,7 @@ def paper(config: "Config") -> "xarray.Dataset":
     """The `lag` flow from zero under its worst case, on the curve and where it exceeds most."""
     import xarray
 
-    b1, b2, steps, excess = measured.largest_excess()
+    b1, b2, *_ = measured.largest_excess()
     pairs = np.concatenate([on_the_curve(config.flow_pairs), [[b1], [b2]]], axis=1)
     found = [measured.continuous_ratios(x, y) for x, y in zip(*pairs, strict=True)]
     ratio = {key: np.array([row[key] for row in found]) for key in ("flow", "continuous")}
@@ -171,7 +171,6 @@ def paper(config: "Config") -> "xarray.Dataset":
             ),
         },
         coords={**_decays("pair", *pairs), "end": ["least", "largest"]},
-        attrs={"theory_excess": excess - 1, "theory_steps": steps},
     )  # fmt: skip
 
 
@@ -193,7 +192,6 @@ def caps(config: "Config") -> "xarray.Dataset":
             "closed_form": (scale, closed, _about("the same in closed form, between steps too")),
             "slope": (side, slope, _about("d ln max|u| / d ln σ, least squares")),
             "exponent": (side, 1 - r, _about("1 − r, r = 2a/b")),
-            "onset": (side, r / (1 - r), _about("σ/eps from which on the power law holds")),
         },
         coords={
             **_decays("pair", *pairs.T),

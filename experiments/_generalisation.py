@@ -21,12 +21,13 @@ from ct_adam.problems import Minibatches
 from ct_adam.theory import level_curve, normal_curve, stability_coefficient
 
 from . import Progress
+from ._bounds import DEFAULT
 from ._kept import Arrays, remembered
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Losses = Float[np.ndarray, "rate seed point"]
 
-DEFAULT, SECOND = (0.9, 0.999), (0.9, 0.95)
+SECOND = (0.9, 0.95)
 LARGEST_B2 = 0.999
 """Where the curves end: for the one through the default, at the default, as in the paper."""
 LEVEL_B1 = 0.5

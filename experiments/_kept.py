@@ -33,7 +33,7 @@ def resumed(name: str, config: Any, measure: Callable[[Path], Result]) -> Result
         folder.mkdir(exist_ok=True)
         try:
             found = measure(folder)
-        except AnotherSweepError:  # tiles of changed code: made anew
+        except AnotherSweepError:  # made on another device, or by other threads: made anew
             shutil.rmtree(folder)
             folder.mkdir()
             found = measure(folder)

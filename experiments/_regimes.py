@@ -15,14 +15,13 @@ import ct_adam as ct
 from ct_adam.optimizers import Optimizer, optimizer_step
 from ct_adam.problems import AbstractProblem
 from ct_adam.problems.base import LossProblem
+from ct_adam.problems.registry import CURVATURES, START
 from ct_adam.sweep import axes
 from ct_adam.theory import REGIME, regime, spectral_radius, stability_edge
 from ct_adam.theory.regimes import SIGN, SPIKE, STILL
 
 Cells = Float[np.ndarray, "b1 b2"]
 
-CURVATURES = (1.0, 3.0, 10.0, 30.0)
-START = (1.0, -1.0, 0.5, 2.0)
 SETTLED = 10**6
 """Gradients that a settled optimizer counts: its bias factors are 1 to e^{-100} at b = 0.9999."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..theory import level_curve, stability_boundary, update_bound, worst_case_gradients
+from .square import DEFAULT_PAIR, star
 from .style import OKABE_ITO, PAGE, style
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DEFAULT = (0.9, 0.999)
 _LEVELS = (-0.2, -0.1, -0.05, 0.1, 0.2, 0.4)
 _WINDOW = (0.75, 1.0)  # of both decays, so that right angles are seen as such
 _STREAMS = {
@@ -70,7 +70,7 @@ def _plane(axis: "Axes", curves: "xarray.Dataset") -> None:
         axis.plot(row.b1, row.b2, color=OKABE_ITO[colour], lw=1.1)
         axis.plot(*row.crossing.sel(boundary="C = 0"), "o", color=OKABE_ITO[colour], ms=3)
     axis.plot(0.9, 0.95, "s", color=OKABE_ITO["green"], ms=3)
-    _star(axis, *DEFAULT)
+    axis.plot(*DEFAULT_PAIR, **star(), clip_on=False, zorder=5)
     axis.set(xlim=_WINDOW, ylim=_WINDOW, aspect="equal")
     _note(axis, "C = 0", (0.852, 0.765), ha="right")
     _note(axis, "b2 = b1²", (0.881, 0.765), ha="left")
@@ -92,10 +92,6 @@ def _label_level(axis: "Axes", level: float) -> None:
 
 def _note(axis: "Axes", text: str, at: tuple[float, float], **look: Any) -> None:
     axis.annotate(text, at, fontsize=6, **look)
-
-
-def _star(axis: "Axes", x: float, y: float) -> None:
-    axis.plot(x, y, "*", color=OKABE_ITO["orange"], mec="k", mew=0.5, ms=8, clip_on=False, zorder=5)
 
 
 def _along_curve(axis: "Axes", node: "xarray.Dataset", curves: "xarray.Dataset") -> None:
@@ -130,13 +126,13 @@ def _flows(axis: "Axes", node: "xarray.Dataset") -> None:
 def _distribution(
     axis: "Axes", node: "xarray.Dataset", networks: dict[str, "xarray.Dataset"]
 ) -> None:
-    row = node.isel(pair=int(np.abs(node.b2.values - DEFAULT[1]).argmin()))
+    row = node.isel(pair=int(np.abs(node.b2.values - DEFAULT_PAIR[1]).argmin()))
     lines = {name: (row.exceedance.sel(stream=name), c) for name, c in _STREAMS.items()}
     lines |= {name: (networks[name].exceedance, _NETWORKS[name]) for name in networks}
     for part, colour in lines.values():
         axis.plot(part.threshold, np.where(part > 0, part, np.nan), color=colour)
     # All that one gradient after a long silence does, n → ∞.
-    lone = np.sqrt(1 - DEFAULT[0] ** 2 / DEFAULT[1])
+    lone = np.sqrt(1 - DEFAULT_PAIR[0] ** 2 / DEFAULT_PAIR[1])
     axis.axvline(lone, color="0.5", ls=":", lw=0.9)
     axis.axvline(1, color="k", ls="--", lw=0.8)
     axis.set(xscale="log", yscale="log", xlim=(1e-2, 1.3), ylim=(1e-7, 1.5))
@@ -158,7 +154,7 @@ def _training(axis: "Axes", networks: dict[str, "xarray.Dataset"]) -> None:
         )  # fmt: skip
     if networks:
         steps = next(iter(networks.values())).step.values
-        most = np.asarray(update_bound(*DEFAULT, steps, "discrete"))
+        most = np.asarray(update_bound(*DEFAULT_PAIR, steps, "discrete"))
         axis.plot(steps, 1 / most, color="k", ls=":", lw=0.9, zorder=3)
         _note(axis, "|u| = 1", (80, 0.21), ha="left")
     _note(axis, "thick: largest\nthin: median", (1.2, 1.2e-2), ha="left")
@@ -170,7 +166,7 @@ def _training(axis: "Axes", networks: dict[str, "xarray.Dataset"]) -> None:
 def _nearest(axis: "Axes", networks: "list[xarray.Dataset]") -> None:
     """Gradients up to the step at which the coordinate comes nearest, over the last of them."""
     back = np.arange(-_SHOWN + 1, 1)
-    worst = np.asarray(worst_case_gradients(*DEFAULT, _SHOWN))
+    worst = np.asarray(worst_case_gradients(*DEFAULT_PAIR, _SHOWN))
     axis.plot(back, worst, color="k", ls="--", lw=0.9, label="worst case")
     colours = (OKABE_ITO["blue"], OKABE_ITO["vermilion"])
     halves = [node.sel(half=half) for node in networks for half in node.half.values]

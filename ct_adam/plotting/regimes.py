@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     REGIME.converged: OKABE_ITO["sky"],
-    REGIME.under_way: "#F0E442",  # Okabe & Ito's yellow
+    REGIME.under_way: OKABE_ITO["yellow"],
     REGIME.limit_cycle: OKABE_ITO["green"],
     REGIME.sign_like: OKABE_ITO["orange"],
     REGIME.spikes: OKABE_ITO["purple"],
@@ -131,7 +131,7 @@ def _local(axis: "Axes", one: "xarray.Dataset") -> None:
     """Theory's sign by the line, both kinds of runs by colours."""
     near, far = one.near.values.astype(bool), one.far.values.astype(bool)
     # 0 grows even from near, 1 comes to rest from near alone, 2 from far too.
-    _map(axis, near.astype(int) + (near & far), ["0.8", "#F0E442", OKABE_ITO["sky"]])
+    _map(axis, near.astype(int) + (near & far), ["0.8", OKABE_ITO["yellow"], OKABE_ITO["sky"]])
     inside = np.clip(np.log(one.radius.values.T), -1, 1)
     axis.contour(one.b1.values, one.b2.values, inside, levels=[0], colors="k", linewidths=1.2)
     decay, eta, eps = (float(one[k]) for k in ("weight_decay", "learning_rate", "eps"))
@@ -170,5 +170,5 @@ def _legend(tree: "xarray.DataTree") -> list[Any]:
         Line2D([], [], color="k", ls=":", lw=1.2, label="theory: edge of stability at a minimum"),
         Line2D([], [], color="0.7", lw=1.2, label="white: measured sharpness at its edge"),
         Patch(facecolor="0.8", label="(d): disturbance grows"),
-        Patch(facecolor="#F0E442", label="(d): rests only from near"),
+        Patch(facecolor=OKABE_ITO["yellow"], label="(d): rests only from near"),
     ]

@@ -20,6 +20,7 @@ OKABE_ITO: Mapping[str, str] = MappingProxyType(
         "purple": "#CC79A7",
         "orange": "#E69F00",
         "sky": "#56B4E9",
+        "yellow": "#F0E442",
         "black": "#000000",
     }
 )

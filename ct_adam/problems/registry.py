@@ -15,9 +15,14 @@ from .networks import image_network, text_network
 Factory = Callable[..., tuple[Any, PyTree]]
 
 
+CURVATURES = (1.0, 3.0, 10.0, 30.0)
+START = (1.0, -1.0, 0.5, 2.0)
+"""Of the `quadratic` of maps and figures."""
+
+
 def _quadratic(seed: int) -> tuple[AbstractProblem, PyTree]:
     del seed
-    return quadratic([1.0, 3.0, 10.0, 30.0]), jnp.array([1.0, -1.0, 0.5, 2.0])
+    return quadratic(CURVATURES), jnp.array(START)
 
 
 def _rosenbrock(seed: int) -> tuple[AbstractProblem, PyTree]:

@@ -18,13 +18,12 @@ from ..problems import (
     GradientStream,
     constant_stream,
     digits_mlp,
-    quadratic,
     random_stream,
     vanishing_stream,
     worst_case_stream,
 )
 from ..problems.models import count_parameters
-from ..problems.registry import problem_named
+from ..problems.registry import CURVATURES, problem_named
 
 PANELS = ("worst_case", "vanishing", "random", "constant", "quadratic", "network")
 # A stream's updates do not depend on its scale (eps = 0); this one, a power of two so that not
@@ -212,9 +211,8 @@ def _loss_panel(
 
 
 def _quadratic(config: RegionConfig) -> Panel:
-    start = jnp.array([1.0, -1.0, 0.5, 2.0])
-    title = "quadratic, curvatures 1, 3, 10, 30"
-    problem = quadratic([1.0, 3.0, 10.0, 30.0])
+    problem, start = problem_named("quadratic")
+    title = f"quadratic, curvatures {', '.join(f'{h:g}' for h in CURVATURES)}"
     return _loss_panel(title, problem, start, config.quadratic_steps, config.cells, config)
 
 
