@@ -12,7 +12,10 @@ from .flows import InterpolatingFlow as InterpolatingFlow
 from .flows import KAdamFlow as KAdamFlow
 from .flows import ModifiedFlow as ModifiedFlow
 from .flows import MomentumFlow as MomentumFlow
+from .flows import RMSPropFlow as RMSPropFlow
 from .flows import SignFlow as SignFlow
+from .flows import SMEFlow as SMEFlow
+from .flows import StaggeredFlow as StaggeredFlow
 from .optimizers import adam_l2 as adam_l2
 from .optimizers import adam_prox as adam_prox
 from .optimizers import adamw as adamw

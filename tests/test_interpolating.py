@@ -212,6 +212,24 @@ def test_evaluations_are_counted():
     assert int(path.stats["evaluations"]) == 1 + 6 * (6 * solver_steps + 1)
 
 
+def test_errors_of_our_moments_are_judged_as_those_of_optax():
+    """m relative to max(|m|, √v), whatever the fields of the state are called (EQUATIONS §1)."""
+    stream = ct.problems.GradientStream(jnp.array([[1.0, 2.0], [-1.0, 2.0]]))
+    m = 0.9 * 0.1 * np.array([1.0, 2.0]) + 0.1 * np.array([-1.0, 2.0])
+    v = (0.999 + 1) * 0.001 * np.array([1.0, 4.0])
+    assert abs(m[0]) < np.sqrt(v[0])  # here the two measures differ
+    assert abs(m[1]) > np.sqrt(v[1])
+    for optimizer in (ct.adamw(0.1), optax.adam(0.1)):
+        flow = ct.InterpolatingFlow(optimizer)
+        state = flow.init(stream, jnp.zeros(2))
+        for n in range(2):
+            state = flow.next(n, state, stream)
+        scale = flow.error_scale(state, 1e-6, 1e-9).optimizer
+        first, second = (np.asarray(leaf) for leaf in jax.tree.leaves(scale) if np.ndim(leaf))
+        np.testing.assert_allclose(first, 1e-6 * np.maximum(abs(m), np.sqrt(v)), rtol=1e-12)
+        np.testing.assert_allclose(second, 1e-6 * v, rtol=1e-12)
+
+
 def test_gradient_through_a_flow():
     flow = ct.InterpolatingFlow(optax.adam(0.02, eps=1e-3), 2)
 

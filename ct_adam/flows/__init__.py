@@ -11,4 +11,7 @@ from .interpolating import InterpolatingState as InterpolatingState
 from .modified import ModifiedFlow as ModifiedFlow
 from .momentum import MomentumFlow as MomentumFlow
 from .momentum import MomentumState as MomentumState
+from .rmsprop import RMSPropFlow as RMSPropFlow
+from .second_order import SMEFlow as SMEFlow
+from .second_order import StaggeredFlow as StaggeredFlow
 from .sign import SignFlow as SignFlow

@@ -1,6 +1,5 @@
 """The ODE whose time-one map is one step of a discrete optimizer, any optax optimizer."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -12,8 +11,10 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..optimizers import optimizer_step
+from ..optimizers.stage import StageState
 from ..problems import AbstractProblem, as_problem
 from ..problems.base import Loss
+from ..theory.interpolation import difference_weights, error_constant, extra_terms
 from .base import AbstractFlow, parameter_scale
 from .fitness import check_counts, check_step
 
@@ -34,7 +35,8 @@ class InterpolatingState(eqx.Module):
 class Differences(NamedTuple):
     """What a flow can say of itself in one state, over all parameters.
 
-    - `speed`: ‖θ'‖_∞ per step. `tail`: ‖Δ^{p+1}θ‖_∞/((p+1)q), the first term left out.
+    - `speed`: ‖θ'‖_∞ per step. `tail`: K‖Δ^{p+1}θ‖_∞/((p+1)q), the first term by which the flow
+        differs from the logarithm (K is `ct.theory.error_constant`, 1 without extra degrees).
     - `turn`: the cosine of the angle by which one stride of the optimizer turns the last
         difference Δ^pθ, -1 for period two.
     """
@@ -61,9 +63,12 @@ class InterpolatingFlow(AbstractFlow):
     - `order`: p ≥ 1; 2 damps whatever the optimizer damps, 3 with stride 2 is the best all-round
         choice for b1 ≤ 0.95. `"auto"`: `ct.solve` takes the highest that can be trusted.
     - `stride`: q ≥ 1, the flow passes through every q-th iterate.
+    - `degree`: s ≥ p, of the polynomial in Φ^q; None: p. Above p the flow has the same order from
+        s·q evaluations a call, its rates are shorter and it damps more, for which the solver takes
+        longer steps: `ct.theory.coefficients`, docs/choosing.md.
 
     **Raises:** `ValueError` for an optimizer that no flow can follow: its state holds random keys,
-    flags, or integers that do not count steps.
+    flags, or integers that do not count steps; for an order without coefficients of that degree.
 
     !!! example
         >>> import ct_adam as ct, jax.numpy as jnp, optax
@@ -78,8 +83,15 @@ class InterpolatingFlow(AbstractFlow):
     gradient_transformation: optax.GradientTransformation = eqx.field(static=True)
     order: Order = eqx.field(static=True)
     stride: int = eqx.field(static=True)
+    degree: int | None = eqx.field(static=True)
 
-    def __init__(self, optimizer: optax.GradientTransformation, order: Order = 2, stride: int = 1):
+    def __init__(
+        self,
+        optimizer: optax.GradientTransformation,
+        order: Order = 2,
+        stride: int = 1,
+        degree: int | None = None,
+    ):
         if not isinstance(optimizer, optax.GradientTransformation):
             raise ValueError(
                 f"InterpolatingFlow takes an optax transformation, not {type(optimizer).__name__}."
@@ -88,7 +100,14 @@ class InterpolatingFlow(AbstractFlow):
             raise ValueError(f"order = {order!r} must be a whole number from 1, or 'auto'.")
         if not _counts(stride):
             raise ValueError(f"stride = {stride!r} must be a whole number from 1.")
-        self.gradient_transformation, self.order, self.stride = optimizer, order, stride
+        if order == "auto":
+            if degree is not None:
+                raise ValueError("order = 'auto' has no degree: leave it out, or give an order.")
+        else:
+            extra_terms(order, degree)  # raises where there are none
+            degree = order if degree is None else degree
+        self.gradient_transformation, self.order = optimizer, order
+        self.stride, self.degree = stride, degree
 
     @property
     def lag(self) -> int:
@@ -96,7 +115,7 @@ class InterpolatingFlow(AbstractFlow):
 
     @property
     def evaluations(self) -> int:
-        return self._order * self.stride
+        return self._degree * self.stride
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -166,7 +185,7 @@ class InterpolatingFlow(AbstractFlow):
     def vector_field(
         self, step: Any, state: InterpolatingState, loss: Loss | AbstractProblem
     ) -> InterpolatingState:
-        weights = jnp.asarray(np.repeat(_weights(self._order), self.stride) / self.stride)
+        weights = jnp.asarray(np.repeat(self._weights, self.stride) / self.stride)
 
         def move(carry: tuple[Any, Any], turn: tuple[Array, Array]) -> tuple[tuple[Any, Any], None]:
             z, total = carry
@@ -186,21 +205,24 @@ class InterpolatingFlow(AbstractFlow):
     ) -> Differences:
         """How much the last term still moves, and what the optimizer makes of it."""
 
-        order, stride = self._order, self.stride
+        order, stride, weights = self._order, self.stride, self._weights
+        last_row = max(order + 1, len(weights))
 
         def move(z: InterpolatingState, i: Array) -> tuple[InterpolatingState, PyTree]:
             return self.next(self._seen(step, i, z, loss), z, loss), z.params
 
-        points = jax.lax.scan(move, state, jnp.arange((order + 1) * stride + 1))[1]
+        points = jax.lax.scan(move, state, jnp.arange(last_row * stride + 1))[1]
         rows = jnp.concatenate(
-            [x[::stride].reshape(order + 2, -1) for x in jax.tree.leaves(points)], axis=1
+            [x[::stride].reshape(last_row + 1, -1) for x in jax.tree.leaves(points)], axis=1
         )
-        last, after = jnp.diff(rows, n=order, axis=0)
-        speed = jnp.asarray(_weights(order)) @ jnp.diff(rows[:-1], axis=0) / stride
+        last, after = jnp.diff(rows[: order + 2], n=order, axis=0)
+        speed = jnp.asarray(weights) @ jnp.diff(rows[: len(weights) + 1], axis=0) / stride
         norm, norm_after = jnp.linalg.norm(last), jnp.linalg.norm(after)
         return Differences(
             jnp.max(jnp.abs(speed)),
-            jnp.max(jnp.abs(after - last)) / ((order + 1) * stride),
+            error_constant(order, self.degree)
+            * jnp.max(jnp.abs(after - last))
+            / ((order + 1) * stride),
             jnp.vdot(last, after) / (norm * norm_after),
         )
 
@@ -210,12 +232,13 @@ class InterpolatingFlow(AbstractFlow):
             scale = jax.tree.map(lambda leaf: _relative(leaf, rtol), node)
             if not _has_moments(node):
                 return scale
-            mu = jax.tree.map(
+            first, second = _moment_names(node)
+            m = jax.tree.map(
                 lambda m, v: _relative(jnp.maximum(jnp.abs(m), jnp.sqrt(jnp.abs(v))), rtol),
-                node.mu,
-                node.nu,
+                getattr(node, first),
+                getattr(node, second),
             )
-            return scale._replace(mu=mu)
+            return scale._replace(**{first: m})
 
         return InterpolatingState(
             jax.tree.map(lambda leaf: parameter_scale(leaf, rtol, atol), state.params),
@@ -231,6 +254,14 @@ class InterpolatingFlow(AbstractFlow):
                 "elsewhere."
             )
         return self.order
+
+    @property
+    def _degree(self) -> int:
+        return self._order if self.degree is None else self.degree
+
+    @property
+    def _weights(self) -> np.ndarray:
+        return difference_weights(self._order, self.degree)
 
     def _seen(
         self, step: Any, i: Array, state: InterpolatingState, loss: Loss | AbstractProblem
@@ -255,15 +286,10 @@ def _relative(leaf: Array, rtol: float) -> Array:
 
 def _has_moments(node: Any) -> bool:
     """Whether a part of an optimizer's state holds both of Adam's moments."""
-    mu, nu = getattr(node, "mu", None), getattr(node, "nu", None)
-    return mu is not None and jax.tree.structure(mu) == jax.tree.structure(nu)
+    m, v = (getattr(node, name, None) for name in _moment_names(node))
+    return m is not None and jax.tree.structure(m) == jax.tree.structure(v)
 
 
-def _weights(order: int) -> np.ndarray:
-    """w_k with f = Σ w_k (z_{k+1} - z_k): (-1)^k Σ_{j>k} C(j-1, k)/j."""
-    return np.array(
-        [
-            (-1) ** k * sum(math.comb(j - 1, k) / j for j in range(k + 1, order + 1))
-            for k in range(order)
-        ]
-    )
+def _moment_names(node: Any) -> tuple[str, str]:
+    """Ours, or optax's."""
+    return ("m", "v") if isinstance(node, StageState) else ("mu", "nu")

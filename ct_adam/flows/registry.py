@@ -13,6 +13,8 @@ from .base import AbstractFlow
 from .interpolating import InterpolatingFlow
 from .modified import ModifiedFlow
 from .momentum import MomentumFlow
+from .rmsprop import RMSPropFlow
+from .second_order import SMEFlow, StaggeredFlow
 from .sign import SignFlow
 
 
@@ -75,22 +77,32 @@ def _momentum(of: Settings) -> MomentumFlow:
     return MomentumFlow(of.learning_rate, of.b1, of.weight_decay)
 
 
+def _second_order(flow: type[SMEFlow | StaggeredFlow]) -> Callable[[Settings], AbstractFlow]:
+    return lambda of: flow(of.learning_rate, of.b1, of.b2, of.eps, of.weight_decay, decay=of.decay)
+
+
+def _rmsprop(of: Settings) -> RMSPropFlow:
+    if isinstance(of.weight_decay, Tracer) or of.weight_decay:
+        raise ValueError("the stable flow of RMSProp knows no weight_decay: leave it 0.")
+    return RMSPropFlow(of.learning_rate, of.b2, of.eps)
+
+
 def _gradient(of: Settings) -> MomentumFlow:
     return _momentum(of._replace(b1=0))
 
 
-def _interpolating(order: Any = 2, stride: int = 1) -> PublishedFlow:
+def _interpolating(order: Any = 2, stride: int = 1, degree: int | None = None) -> PublishedFlow:
     def make(of: Settings) -> InterpolatingFlow:
         if of.optimizer is None:
             raise ValueError("it needs an optimizer, an optax transformation to follow.")
-        return InterpolatingFlow(of.optimizer, order, stride)
+        return InterpolatingFlow(of.optimizer, order, stride, degree)
 
     return PublishedFlow(
         make,
         "any",
         "θ and the optimizer's state",
         "this package",
-        "through any optimizer's iterates; also -P, -PxQ, -auto (order, stride)",
+        "through any optimizer's iterates; also -P, -PxQ, -PdS, -PdSxQ, -auto (degree S)",
         None,
     )
 
@@ -121,6 +133,22 @@ FLOWS: dict[str, PublishedFlow] = {
         "Adam, rates (1-b)/b, moments from 0",
         _ADAM,
     ),
+    "sme": PublishedFlow(
+        _second_order(SMEFlow),
+        "1",
+        "θ, m, v",
+        "Callisti et al. (arXiv 2509.21614)",
+        "Adam to second order in the step, curvature terms corrected",
+        _ADAM,
+    ),
+    "staggered": PublishedFlow(
+        _second_order(StaggeredFlow),
+        "1",
+        "θ, m, v",
+        "this package",
+        "the same at one gradient a call, moments half a step behind",
+        _ADAM,
+    ),
     "modified": PublishedFlow(
         _modified(True), "1", "θ", _CATTANEO, "Adam without memory, eps inside the root"
     ),
@@ -133,6 +161,13 @@ FLOWS: dict[str, PublishedFlow] = {
         "θ",
         "Bernstein et al. (arXiv 1802.04434)",
         "sign descent with decay, eps at least 1e-3",
+    ),
+    "rmsprop_stable": PublishedFlow(
+        _rmsprop,
+        "1",
+        "θ, v",
+        "Cohen et al. (arXiv 2410.24206)",
+        "RMSProp's stable flow, no bias correction, whatever b1",
     ),
     "heavy_ball": PublishedFlow(
         _momentum,
@@ -147,7 +182,7 @@ FLOWS: dict[str, PublishedFlow] = {
     ),
     "interpolating": _interpolating(),
 }
-_PATTERN = re.compile(r"interpolating-(auto|[1-9]\d*)(?:x([1-9]\d*))?")
+_PATTERN = re.compile(r"interpolating-(?:(auto)|([1-9]\d*)(?:d([1-9]\d*))?)(?:x([1-9]\d*))?")
 
 
 def is_flow(name: str) -> bool:
@@ -156,7 +191,8 @@ def is_flow(name: str) -> bool:
 
 
 def published(name: str) -> PublishedFlow:
-    """The record of a model: of `FLOWS`, or `interpolating-P`, `-PxQ`, `-auto`.
+    """The record of a model: of `FLOWS`, or `interpolating-P`, `-PxQ`, `-PdS`, `-PdSxQ`,
+    `-auto`.
 
     **Raises:** `ValueError` that lists the names.
 
@@ -171,10 +207,13 @@ def published(name: str) -> PublishedFlow:
         names = ", ".join(map(repr, FLOWS))
         raise ValueError(
             f"flow = {name!r} is unknown: choose one of {names}, or interpolating-P, "
-            "interpolating-PxQ (order P, stride Q), interpolating-auto."
+            "interpolating-PxQ (order P, stride Q), interpolating-PdS and -PdSxQ (degree S), "
+            "interpolating-auto."
         )
-    order, stride = matched.groups(default="1")
-    return _interpolating(order if order == "auto" else int(order), int(stride))
+    auto, order, degree, stride = matched.groups()
+    return _interpolating(
+        auto or int(order), int(stride or 1), None if degree is None else int(degree)
+    )
 
 
 def flow_named(
@@ -185,7 +224,7 @@ def flow_named(
     **Arguments:**
 
     - `name`: one of `FLOWS`, or `interpolating-P` (order P), `interpolating-PxQ` (stride Q),
-        `interpolating-auto`.
+        `interpolating-PdS` and `-PdSxQ` (degree S), `interpolating-auto`.
     - `optimizer`: what an interpolating flow follows; the others do without.
     - `hyperparameters`: learning_rate, b1, b2, eps, weight_decay and decay. A model leaves out
         those that its equation has no place for; b1 is the momentum of `heavy_ball`.

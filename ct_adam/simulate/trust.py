@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from ..flows import InterpolatingFlow, InterpolatingState
 from ..flows.interpolating import Differences
 from ..problems import AbstractProblem
+from ..theory.interpolation import extra_terms, stability_radius
 from .outcome import OUTCOME, right_after
 from .trajectory import Trajectory
 
@@ -55,12 +56,12 @@ class Trust(eqx.Module):
     - `defect`: (w,) how far the optimizer itself, started on the flow at a window's begin, is from
         the flow at the window's end, over the flow's distance travelled. It sees what the order
         cannot damp grow in the flow, and what the flow damps grow in the optimizer.
-    - `tail`: (w + 1,) first difference term that the series leaves out, ‖Δ^{p+1}θ‖_∞/((p+1)q), over
-        the largest speed of the run.
+    - `tail`: (w + 1,) first difference term that the series leaves out, K‖Δ^{p+1}θ‖_∞/((p+1)q),
+        over the largest speed of the run; K = 1 but for a degree above the order.
     - `roughness`: (w + 1,) `tail`·(1 - cos) of the angle by which one stride of the optimizer
         turns the last difference: what is no slow motion but flips or turns within a stride.
     - `verdict`: a `VERDICT`; `advice` is its text.
-    - `order`, `stride`: of the flow, chosen where `order="auto"`.
+    - `order`, `stride`: of the flow, chosen where `order="auto"`. `degree`: its polynomial's.
     """
 
     steps: Float[Array, " w+1"]
@@ -70,6 +71,7 @@ class Trust(eqx.Module):
     verdict: VERDICT
     order: int = eqx.field(static=True)
     stride: int = eqx.field(static=True)
+    degree: int | None = eqx.field(static=True)
 
     @property
     def estimate(self) -> Float[Array, ""]:
@@ -141,7 +143,7 @@ def judged(
     verdict = _verdict(flow, defect, tail, roughness, seen, speed)
     steps = jnp.where(reached, jnp.round(times) - warm_steps, jnp.nan)
     assert isinstance(flow.order, int)
-    trust = Trust(steps, defect, tail, roughness, verdict, flow.order, flow.stride)
+    trust = Trust(steps, defect, tail, roughness, verdict, flow.order, flow.stride, flow.degree)
     return eqx.tree_at(
         lambda t: (t.trust, t.result),
         trajectory,
@@ -177,11 +179,19 @@ def _verdict(
     ours = roughness[at + 1]
     flips = (seen.optimizer_differences.turn[at] < -0.5) | (seen.flow_differences.turn[at] < -0.5)
     # The optimizer damps what the flow grew: it is smoother at the window's end than the flow.
-    grew = ~(ours <= 2 * theirs) if flow.order > 2 else jnp.asarray(False)  # pyright: ignore[reportOperatorIssue]
+    grew = ~(ours <= 2 * theirs) if _may_grow(flow) else jnp.asarray(False)
     verdict = VERDICT.where(tail[at] > LIMIT, VERDICT.order_too_low, VERDICT.not_smooth)
     verdict = VERDICT.where(flips, VERDICT.period_two, verdict)
     verdict = VERDICT.where(grew, VERDICT.order_too_high, verdict)
     return VERDICT.where(jnp.sum(defect) <= LIMIT, VERDICT.trusted, verdict)
+
+
+def _may_grow(flow: InterpolatingFlow) -> bool:
+    """Whether it grows some mode that the optimizer damps; plain orders above 2 all do."""
+    assert isinstance(flow.order, int)
+    if not extra_terms(flow.order, flow.degree):
+        return flow.order > 2
+    return stability_radius(flow.order, flow.degree) < 1
 
 
 def _outcome(result: OUTCOME, verdict: VERDICT) -> OUTCOME:

@@ -8,6 +8,7 @@ from .advice import advise as advise
 from .degenerate import degenerate_boundary as degenerate_boundary
 from .degenerate import degenerate_radius as degenerate_radius
 from .degenerate import degenerate_rate as degenerate_rate
+from .interpolation import error_constant as error_constant
 from .interpolation import interpolated_rate as interpolated_rate
 from .interpolation import smallest_stride as smallest_stride
 from .interpolation import stability_radius as stability_radius
