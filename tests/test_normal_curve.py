@@ -155,7 +155,7 @@ def _dataset(slopes=(0.0, None), one_batch=0.0, factor=0.5, reason=""):
     """What would be found if the second point grew as a vanished coordinate does."""
     slopes = [s if s is not None else _theory() for s in slopes]
     found = {}
-    for case, p, s in experiment._places(CONFIG):
+    for case, p, s in experiment._places(CONFIG, PAIRS):
         bound = np.asarray(ct.theory.update_bound(*PAIRS[p], np.arange(1, 82), "discrete"))
         slope = one_batch if case == 1 else slopes[p]
         found[case, p, s] = {

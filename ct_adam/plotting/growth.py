@@ -43,7 +43,8 @@ def _paths(axis: "Axes", dataset: "xarray.Dataset") -> None:
     axis.set(yscale="log", xlabel="optimizer step n", ylabel="largest update ‖u$_n$‖$_\\infty$")
     axis.set_ylim(0.3, 300 * float(dataset.largest.sel(case="minibatches").max()))
     axis.legend(title="(b1, b2); dotted: exact bound", fontsize=6, title_fontsize=6)
-    axis.set_title("(a) minibatches, eps = 0, all seeds", fontsize=8)
+    batch = dataset.attrs["batch"]
+    axis.set_title(f"(a) small transformer, minibatches of {batch}, eps = 0", fontsize=8)
 
 
 def _window(dataset: "xarray.Dataset") -> tuple[int, int]:
@@ -95,15 +96,16 @@ def _cases(axis: "Axes", dataset: "xarray.Dataset") -> None:
 
 
 def _annealed(axis: "Axes", dataset: "xarray.Dataset") -> None:
-    """‖Δθ‖/η₀ at the last point, with a constant and with a falling learning rate."""
-    last = dataset.isel(point=-1, seed=0)
-    plain, update = (last.largest.sel(case=case) for case in ("minibatches", "annealed"))
-    falling = update * np.exp(-max(0.0, float(last.rate)) * last.step)
+    """‖Δθ‖/η₀ at one point, with a constant and with a falling learning rate."""
+    run = dataset.largest.sel(case="annealed").isel(seed=0).notnull().all("step")
+    row = dataset.isel(point=int(run.argmax()), seed=0)
+    plain, update = (row.largest.sel(case=case) for case in ("minibatches", "annealed"))
+    falling = update * np.exp(-max(0.0, float(row.rate)) * row.step)
     red = OKABE_ITO["vermilion"]
-    axis.plot(last.step, plain, color=OKABE_ITO["blue"], lw=0.9, label="‖u$_n$‖, η constant")
-    axis.plot(last.step, update, color=red, lw=0.8, ls="--", label="‖u$_n$‖, η annealed")
-    axis.plot(last.step, falling, color=red, lw=0.9, label="‖Δθ$_n$‖/η$_0$, η annealed")
+    axis.plot(row.step, plain, color=OKABE_ITO["blue"], lw=0.9, label="‖u$_n$‖, η constant")
+    axis.plot(row.step, update, color=red, lw=0.8, ls="--", label="‖u$_n$‖, η annealed")
+    axis.plot(row.step, falling, color=red, lw=0.9, label="‖Δθ$_n$‖/η$_0$, η annealed")
     axis.set(yscale="log", xlabel="optimizer step n", ylabel="largest coordinate")
     axis.legend(fontsize=6)
-    pair = f"({float(last.b1):.3f}, {float(last.b2):.3f})"
+    pair = f"({float(row.b1):.3f}, {float(row.b2):.3f})"
     axis.set_title(f"(d) η$_n$ = η$_0$(√b2/b1)ⁿ at {pair}", fontsize=8)
