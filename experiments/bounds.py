@@ -19,6 +19,7 @@ from . import Progress
 from . import _bounds as measured
 from . import _bounds_tables as tables
 from ._bounds_networks import NETWORKS
+from ._checked import check_counts
 
 if TYPE_CHECKING:
     import xarray
@@ -73,11 +74,8 @@ class Config:
                 f"networks = {self.networks} must name some of {', '.join(NETWORKS)}, each once."
             )
         # Below 200 steps the bound of the default pair leaves no room in the first half of a run.
-        least = {"network_steps": 200, "steps": 2, "flow_steps": 2, "scales": 2, "seed": 0}
-        for name in ("pairs", "size", "flows", "flow_pairs", "flow_size", *least):
-            value, low = getattr(self, name), least.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least {low}.")
+        check_counts(self, network_steps=200, steps=2, flow_steps=2, scales=2, seed=0)
+        check_counts(self, pairs=1, size=1, flows=1, flow_pairs=1, flow_size=1)
         if self.flows > len(measured.FLOWS):
             raise ValueError(f"flows = {self.flows}: there are {len(measured.FLOWS)} of them.")
 

@@ -35,6 +35,7 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress
 from . import _orders as measured
+from ._checked import check_counts
 from ._kept import remembered, resumed
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ class Config:
     models: tuple[str, ...] = tuple(name for name in THEORY if name in FLOWS or "-" in name)
 
     def __post_init__(self) -> None:
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 2:
-            raise ValueError(f"seeds = {self.seeds!r} must be a whole number of at least 2.")
+        check_counts(self, seeds=2)
         strangers = [name for name in self.models if name not in THEORY]
         if strangers or not self.models:
             raise ValueError(f"models = {self.models} must name some of {', '.join(THEORY)}.")

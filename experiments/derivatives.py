@@ -25,6 +25,7 @@ from ct_adam.plotting.derivatives import derivatives_figure
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
+from ._checked import check_counts
 from ._derivatives import KINDS, Point, Problem, digits, measure, over_horizon, ripples, slopes
 from ._kept import Arrays, remembered, resumed
 
@@ -78,11 +79,7 @@ class Config:
     """discrete ones in the window over which losses are smoothed"""
 
     def __post_init__(self) -> None:
-        least = {"ripples": 3, "hidden": 1, "images": 1, "horizon": 40, "runs": 3}
-        for name in ("digits", "unstable", *least):
-            value, low = getattr(self, name), least.get(name, 0)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least {low}.")
+        check_counts(self, ripples=3, hidden=1, images=1, horizon=40, runs=3, digits=0, unstable=0)
         if self.digits in (1, 2):
             raise ValueError(f"digits = {self.digits} must be 0, or 3 and more for an interval.")
         if min(len(self.shrinking), len(self.fixed)) < 2 or min(self.shrinking + self.fixed) < 10:

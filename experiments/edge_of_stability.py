@@ -16,6 +16,7 @@ from ct_adam.plotting.edge import edge_figure
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
+from ._checked import check_counts
 from ._edge import CASES, FLOWS, LIMIT, WHERE, Case, measure
 
 if TYPE_CHECKING:
@@ -63,10 +64,7 @@ class Config:
             raise ValueError(
                 f"optimizers = {self.optimizers} must name some of {', '.join(CASES)}, each once."
             )
-        for name in ("seeds", "points", "budget"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least 1.")
+        check_counts(self, seeds=1, points=1, budget=1)
         if not 0.05 <= self.part <= 1:
             raise ValueError(f"part = {self.part} must lie between 0.05 and 1.")
 

@@ -21,6 +21,7 @@ from ct_adam.theory import stability_coefficient
 
 from . import Progress
 from . import _generalisation as measured
+from ._checked import check_counts
 from ._generalisation import Network, Piece, Reading
 from ._kept import resumed
 
@@ -80,11 +81,8 @@ class Config:
     resamples: int = 1000
 
     def __post_init__(self) -> None:
-        least = {"points": 6, "level_points": 3, "seeds": 2, "every": 1, "resamples": 100}
-        for name in ("short", "long", "layers", "context", "batch", "held_out", *least):
-            value, low = getattr(self, name), least.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least {low}.")
+        check_counts(self, points=6, level_points=3, seeds=2, every=1, resamples=100)
+        check_counts(self, short=1, long=1, layers=1, context=1, batch=1, held_out=1)
         if not self.every <= self.short < self.long or self.long % self.every:
             raise ValueError(
                 f"every = {self.every} ≤ short = {self.short} < long = {self.long} is needed, the "

@@ -19,6 +19,7 @@ from ct_adam.sweep.provenance import provenance
 from ct_adam.theory import growth_rate, normal_curve, stability_coefficient, update_bound
 
 from . import Progress, _growth
+from ._checked import check_counts
 from ._growth import Model, Window
 from ._growth_claims import ALLOWED, STILL, annealed, claims, pair_of
 from ._kept import Arrays, remembered, resumed
@@ -76,12 +77,7 @@ class Config:
         return runs * self.steps * self.batch * self.context * 2e-5 / 60
 
     def __post_init__(self) -> None:
-        least = {"points": 2, "others": 1, "seeds": 1, "half": 2, "middle": 4}
-        least |= {"context": 1, "batch": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least {low}.")
+        check_counts(self, points=2, others=1, seeds=1, half=2, middle=4, context=1, batch=1)
         if self.others > self.points:
             raise ValueError(f"others = {self.others} must not be above points = {self.points}.")
         if self.half > self.middle:

@@ -20,6 +20,7 @@ from ct_adam.theory import REGIME, degenerate_radius
 
 from . import Progress
 from . import _regimes as measured
+from ._checked import check_counts
 from ._kept import Arrays, remembered, resumed
 from ._regimes import Setting
 from ._signals import confusion, false_alarms, misses
@@ -86,11 +87,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"cells": 2, "network_cells": 2, "steps": 160, "network_steps": 160, "seed": 0}
-        for name in ("hidden", "images", "maps", "eps", "signals", *least):
-            value, low = getattr(self, name), least.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least {low}.")
+        check_counts(self, cells=2, network_cells=2, steps=160, network_steps=160, seed=0)
+        check_counts(self, hidden=1, images=1, maps=1, eps=1, signals=1)
         if self.maps > 4:
             raise ValueError(f"maps = {self.maps}: there are 4 of each problem.")
 

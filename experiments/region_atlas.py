@@ -22,6 +22,7 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress, _atlas
 from ._atlas import EXCESS, PREDICTED, STREAMS, VERDICTS
+from ._checked import check_counts
 from ._kept import resumed
 
 if TYPE_CHECKING:
@@ -86,14 +87,8 @@ class Config:
                 raise ValueError(
                     f"{name} = {given} must name some of {', '.join(known)}, each once."
                 )
-        least = {
-            "cells": 2, "lag_cells": 2, "other_cells": 2, "stream_steps": 4, "short_steps": 4,
-            "tiny_cells": 0, "tiny_budget": 1, "refined_cells": 8, "refined_steps": 4,
-        }  # fmt: skip
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least {low}.")
+        check_counts(self, cells=2, lag_cells=2, other_cells=2, stream_steps=4, short_steps=4)
+        check_counts(self, tiny_cells=0, tiny_budget=1, refined_cells=8, refined_steps=4)
         if self.refined_cells % 8:  # 7/4 as many of b2 are to be cut in two
             raise ValueError(f"refined_cells = {self.refined_cells} must be a multiple of 8.")
         if not 0 <= self.corner < 1:

@@ -17,6 +17,7 @@ from ct_adam.simulate.trust import LIMIT
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
+from ._checked import check_counts
 from ._ends import AMPLIFYING, CASES, LEFT, measure
 from ._kept import remembered, resumed
 
@@ -48,8 +49,7 @@ class Config:
     """names as in `experiments._ends.CASES`"""
 
     def __post_init__(self) -> None:
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
-            raise ValueError(f"seeds = {self.seeds!r} must be a whole number of at least 1.")
+        check_counts(self, seeds=1)
         strangers = [name for name in self.cases if name not in CASES]
         if strangers or not self.cases:
             raise ValueError(f"cases = {self.cases} must name some of {', '.join(CASES)}.")
