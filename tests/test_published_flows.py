@@ -6,6 +6,7 @@ Oracles: closed forms written out in NumPy, the matrix exponential, and DOP853.
 import itertools
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -254,6 +255,21 @@ def test_zeros_of_numpy_remove_the_momentum():
 PATTERNS = ("interpolating-4", "interpolating-3x2", "interpolating-auto")
 
 
+def test_every_model_goes_downhill():
+    """Three steps of Euler's method from (1, -2); the paper's begins with u = 0, and the modified
+    equation goes uphill unless η ≪ 1 - b2."""
+    loss, start = ct.problems.quadratic([1.0, 3.0]), jnp.array([1.0, -2.0])
+    for name, record in FLOWS.items():
+        optimizer = optax.adam(0.01) if record.order == "any" else None
+        flow = flow_named(name, optimizer, learning_rate=0.01, b1=0.5, b2=0.5)
+        state = flow.init(loss, start)
+        for step in range(3):
+            field = flow.vector_field(float(step), state, loss)
+            state = jax.tree.map(lambda z, f: z + f, state, field)
+        assert np.all(np.abs(flow.params(state)) < np.abs(start)), name
+
+
+@pytest.mark.slow
 def test_every_model_runs():
     names = list(FLOWS)
     config = sweep.FollowConfig(problem="quadratic", flow=",".join(names), steps=20)
