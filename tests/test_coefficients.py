@@ -1,6 +1,7 @@
 """Flows with a degree above their order (EQUATIONS §1, other polynomials in Φ)."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import jax
@@ -187,3 +188,21 @@ def test_names():
             flow_named(f"interpolating-{name}", adam)
     with pytest.raises(ValueError, match="interpolating-2d5: There are no coefficients"):
         flow_named("interpolating-2d5", adam)
+
+
+def test_the_page_shows_what_was_measured():
+    """A row a case and error: ratio of gradients, and what to take."""
+    root = Path(__file__).parents[1]
+    found = json.loads((root / "figures" / "work_precision.json").read_text())["found"]
+    page = (root / "docs" / "choosing.md").read_text().splitlines()
+    shown = [row.split("|")[4:8:3] for row in page if row.startswith("|")][2:]
+    measured = [
+        choice
+        for case in ("smooth", "digits, small steps", "digits", "edge")
+        for key, choice in found[case].items()
+        if key.startswith("error")
+    ]
+    assert len(shown) == len(measured)
+    for (ratio, take), choice in zip(shown, measured, strict=True):
+        assert take.strip().strip("`") == choice["take"]
+        assert ratio.strip() == "–" or f" {ratio.strip()} times" in choice["by gradients"]
