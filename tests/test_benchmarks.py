@@ -112,6 +112,7 @@ def test_who_is_wrong_has_no_time_and_no_ratio(capsys):
     assert "it needs a compiler" in printed
 
 
+@pytest.mark.slow
 def test_a_broken_engine_of_ours_is_wrong(monkeypatch):
     """Through the workload, the reference and SciPy, as the benchmark goes."""
     work = FlowLanes("a few", **uniform(3), steps=20)

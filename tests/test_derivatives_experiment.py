@@ -46,6 +46,7 @@ def _by_hand(problem, lane: int, final, h: float) -> np.ndarray:
     return np.array([(loss(h * axis) - loss(-h * axis)) / (2 * h) for axis in np.eye(5)])
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_numpy_and_scipy():
     problem = ripples([5, 6])
     np.testing.assert_allclose(np.linalg.norm(problem.direction, axis=1), 1, rtol=1e-15)

@@ -113,7 +113,15 @@ def sensitive(make, loss, start, theirs, **options):
 
 
 # A kernel takes seconds to compile: what lowers like another stands among the slow ones.
-LIKE_OTHERS = {"a schedule", "two stages", "sign flow", "the paper's flow", "lion", "radam"}
+LIKE_OTHERS = {
+    "a PyTree",
+    "a schedule",
+    "two stages",
+    "sign flow",
+    "the paper's flow",
+    "lion",
+    "radam",
+}
 
 
 @pytest.mark.parametrize("engine", ["cohort", "fused"])

@@ -27,7 +27,14 @@ from experiments.state_formulation import (
 jax.config.update("jax_enable_x64", True)
 
 
-@pytest.mark.parametrize("name", names())
+RUN_ELSEWHERE = {"regimes", "region_atlas"}
+"""Their own tests run the smoke too: not twice, but among the slow ones."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in RUN_ELSEWHERE else []) for n in names()],
+)
 def test_smoke_finds_what_is_expected_and_writes_it(name, tmp_path, capsys):
     assert main([name, "--smoke", "--out", str(tmp_path)]) == 0
     assert "As expected" in capsys.readouterr().out

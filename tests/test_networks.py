@@ -29,9 +29,8 @@ def real_data(monkeypatch):
     return need
 
 
-@pytest.mark.parametrize(
-    "name", ["digits_convnet", pytest.param("topics_transformer", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits_convnet", "topics_transformer"])
 def test_embedded_networks_on_both_sides(name):
     problem, params = problem_named(name, seed=1)
     flow = ct.AdamFlow(1e-3, eps=1e-2)

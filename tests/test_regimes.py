@@ -235,6 +235,8 @@ def test_the_smoke_run_finds_what_is_expected(tree):
     assert experiment.check(tree) == []
     assert json.loads(tree.attrs["config"])["cells"] == experiment.SIZES["smoke"].cells
     assert set(tree["flat"].regime.attrs["flag_meanings"].split()) == {k.name for k in REGIME}
+    assert experiment.numbers(tree)
+    assert experiment.plot(tree).axes
 
 
 def test_every_claim_can_fail(tree):
