@@ -27,8 +27,8 @@ from experiments.state_formulation import (
 jax.config.update("jax_enable_x64", True)
 
 
-RUN_ELSEWHERE = {"regimes", "region_atlas"}
-"""Their own tests run the smoke too: not twice, but among the slow ones."""
+RUN_ELSEWHERE = {"regimes"}
+"""Its own tests run the smoke too: not twice, but among the slow ones."""
 
 
 @pytest.mark.parametrize(
