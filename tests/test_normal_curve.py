@@ -159,7 +159,7 @@ def _dataset(slopes=(0.0, None), one_batch=0.0, factor=0.5, reason=""):
         bound = np.asarray(ct.theory.update_bound(*PAIRS[p], np.arange(1, 82), "discrete"))
         slope = one_batch if case == 1 else slopes[p]
         found[case, p, s] = {
-            "largest": factor * bound,
+            "largest": factor * bound * (0.1 if experiment.CASES[case] == "eps = 1e-5" else 1),
             "slope": np.array(slope),
             **{"tensor": np.array(".head"), "character": np.array("x")},
             **{"returned": np.array(0.0), "reason": np.array(reason)},
@@ -179,7 +179,27 @@ def test_as_expected():
     assert claims["one batch"]["verdict"] == "holds"
     # With its bias factor the slope is well below |C|/2 = 0.0162 at n = 60.
     assert claims["growth at |C|/2"]["verdict"] == "does not hold"
-    assert claims["without gradient"]["of trainings that can grow"] == 1
+    assert claims["growth at |C|/2"]["trainings"] == "2 of 2, the lowest b1 0.9900"
+    assert claims["eps = 1e-5"]["verdict"] == "holds"
+    assert claims["eps = 1e-8"]["verdict"] == "does not hold"
+    assert claims["annealing"]["verdict"] == "undecided"  # here u stays below 1
+
+
+@pytest.mark.parametrize(
+    ("grown", "verdict"), [(40, "does not hold"), (70, "holds"), (1000, "undecided")]
+)
+def test_annealed_steps_are_judged_once_the_update_has_doubled(grown, verdict):
+    """An update of 2.5 from step `grown` on; by 40 the learning rate has fallen to 0.54 of itself,
+    by 70 to 0.34."""
+    dataset = _dataset()
+    n = np.arange(CONFIG.steps)
+    at = dataset.get_index("case").get_loc("annealed")
+    dataset.largest.values[at, 1, 0] = np.where(n < grown, 1.0, 2.5)
+    found = experiment.claims(dataset)["annealing"]
+    assert found["verdict"] == verdict
+    if grown < len(n):
+        rate = np.log(PAIR[0] ** 2 / PAIR[1]) / 2
+        assert found["largest step since"] == pytest.approx(2.5 * np.exp(-rate * grown), rel=1e-12)
 
 
 @pytest.mark.parametrize(

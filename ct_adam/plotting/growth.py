@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SHOWN = 4
 """Points whose growth is drawn."""
+_OTHERS = ("green", "orange", "vermilion")
 
 
 def growth_figure(dataset: "xarray.Dataset") -> "Figure":
@@ -44,7 +45,8 @@ def _paths(axis: "Axes", dataset: "xarray.Dataset") -> None:
     axis.set_ylim(0.3, 300 * float(dataset.largest.sel(case="minibatches").max()))
     axis.legend(title="(b1, b2); dotted: exact bound", fontsize=6, title_fontsize=6)
     batch = dataset.attrs["batch"]
-    axis.set_title(f"(a) small transformer, minibatches of {batch}, eps = 0", fontsize=8)
+    points = dataset.sizes["point"]
+    axis.set_title(f"(a) small transformer, batches of {batch}; {points} points", fontsize=8)
 
 
 def _window(dataset: "xarray.Dataset") -> tuple[int, int]:
@@ -78,27 +80,28 @@ def _slopes(axis: "Axes", dataset: "xarray.Dataset") -> None:
 
 
 def _cases(axis: "Axes", dataset: "xarray.Dataset") -> None:
-    """The largest update of each case at the window's end."""
+    """The largest update of each case at the window's end: seed 0, the band of all seeds."""
     last = dataset.largest.isel(step=-1)
     first = last.sel(case="minibatches")
     colour = OKABE_ITO["blue"]
     axis.fill_between(dataset.b1, first.min("seed"), first.max("seed"), color=colour, alpha=0.2)
-    axis.plot(dataset.b1, first.mean("seed"), "o-", ms=3, lw=0.6, color=colour, label="minibatches")
-    for case, name, marker in (("one batch", "green", "x"), ("eps = 1e-8", "orange", "s")):
+    axis.plot(dataset.b1, first.isel(seed=0), "o", ms=3, color=colour, label="minibatches")
+    for case, name, marker in zip(dataset.case.values[1:-1], _OTHERS, "xs^", strict=True):
         one = last.sel(case=case).isel(seed=0)
-        axis.plot(dataset.b1, one, marker, ms=4, color=OKABE_ITO[name], label=case)
+        look = {"mfc": "none", "mew": 0.9} if marker != "x" else {}
+        axis.plot(dataset.b1, one, marker, ms=4.5, color=OKABE_ITO[name], label=str(case), **look)
     axis.plot(dataset.b1, np.exp(dataset.log_bound.isel(step=-1)), "k:", lw=1.2, label="bound")
     end = int(dataset.step[-1])
     axis.set(yscale="log", xlabel="first-moment decay b1 (b2 on the normal curve)")
     axis.set_ylabel(f"‖u$_n$‖$_\\infty$ at n = {end}")
     axis.legend(fontsize=6)
-    axis.set_title("(c) what holds the growth down", fontsize=8)
+    axis.set_title("(c) seed 0 otherwise; band: all seeds", fontsize=8)
 
 
 def _annealed(axis: "Axes", dataset: "xarray.Dataset") -> None:
     """‖Δθ‖/η₀ at one point, with a constant and with a falling learning rate."""
     run = dataset.largest.sel(case="annealed").isel(seed=0).notnull().all("step")
-    row = dataset.isel(point=int(run.argmax()), seed=0)
+    row = dataset.isel(point=int(run.values.argmax()), seed=0)
     plain, update = (row.largest.sel(case=case) for case in ("minibatches", "annealed"))
     falling = update * np.exp(-max(0.0, float(row.rate)) * row.step)
     red = OKABE_ITO["vermilion"]
