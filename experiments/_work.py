@@ -53,7 +53,7 @@ def plain(order: int, stride: int = 1) -> Variant:
 
 
 MODELS = (Variant(1, 1, 1, "log"), Variant(2, 1, 2, "staggered"))
-"""One gradient a call; their order is that of their error in the step (EQUATIONS §1)."""
+"""One gradient a call; their order is that of their error where 1 - b ∝ η."""
 
 
 class Case(NamedTuple):

@@ -18,7 +18,7 @@ Derived beforehand. Of a lag of ℓ steps that a flow has too much, θ keeps an 
   O(η). `sme` and `staggered` mend just that: 2. Memoryless models have another limit: 0.
   Interpolating flows: p, since (1-μ)^{p+1} = O(η^{p+1}) a step in every mode.
 - *From the first step*, not judged: 1 - bⁿ and, without bias correction, √v are no smooth functions
-  of ηn there. While eps is small beside √v, `rmsprop_stable` has u ∝ (ηn)^{-1/2}, slope ½.
+  of ηn there; `rmsprop_stable` without bias correction starts from ν = 0, and falls below 1.
 """
 
 import time
@@ -83,7 +83,8 @@ a part of it."""
 WIDEST = 0.5
 """An interval of twice this width holds two orders."""
 EXPECTED = (
-    "The slope of the error against η is the one derived, within a tenth of it: with fixed decays "
+    "The slope of the error against η is the one derived: its 95 % interval meets it within a "
+    "tenth, and is no wider than ± 0.5. With fixed decays "
     "1 for equations of order 1 and memoryless ones, 2 for the paper's equation and the modified "
     "one; with 1-b ∝ η 1 for every ODE with Adam's memory, 2 for those to second order, 0 for "
     "those without memory; p for interpolating flows in both."

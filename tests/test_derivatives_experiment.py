@@ -144,7 +144,7 @@ def test_claim_holds_and_is_told():
         (_rows(loose=1e-2), {}, "the solver make", 10),
         (_rows(discrete=1e-2), {}, "the differences make", 10),
         (_rows(), {"discrete": 1e5}, "of use still", 2),
-        (_rows(), {"smoothed": 0.2}, "the flow's is 0.1", 2),
+        (_rows(), {"flow": 0.13}, "the flow's is 0.13", 2),  # 0.12 and two errors of 1e-3 may be
         (_rows(), {"flow": float("nan")}, "the flow's is nan", 2),
     ],
 )

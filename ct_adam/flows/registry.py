@@ -138,7 +138,7 @@ FLOWS: dict[str, PublishedFlow] = {
         "1",
         "θ, m, v",
         "Callisti et al. (arXiv 2509.21614)",
-        "Adam to second order in the step, curvature terms corrected",
+        "Adam to second order where 1-b ∝ η, curvature terms corrected",
         _ADAM,
     ),
     "staggered": PublishedFlow(
@@ -202,7 +202,7 @@ def published(name: str) -> PublishedFlow:
     """
     if name in FLOWS:
         return FLOWS[name]
-    matched = _PATTERN.fullmatch(name)
+    matched = _PATTERN.fullmatch(str(name))
     if matched is None:
         names = ", ".join(map(repr, FLOWS))
         raise ValueError(

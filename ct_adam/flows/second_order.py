@@ -1,4 +1,4 @@
-"""Adam to second order in the step: a modified equation with its curvature, and a staggered one."""
+"""Adam to second order where 1 - b ∝ η: a modified equation with curvature, and a staggered one."""
 
 from typing import Any, Literal
 
@@ -41,12 +41,13 @@ class SMEFlow(AbstractAdamFlow):
     X = -η∇L, X - ½X' = -∇(L + (η/4)‖∇L‖²) η; for Adam the ballistic regime of Callisti, Romito &
     Triggiano (arXiv 2509.21614), whose v before the step and moments without the present gradient
     are changed here for what Adam uses. The program that they released (LucaCallisti/
-    SME_for_Adam_and_RMSProp, `b_1_v`) multiplies H in v' by g/(√v̂ + eps) where the chain rule has
-    the step's own m̂/(√v̂ + eps): `curvature="released"`. (Their printed formula was not to be had.)
-    That, and `"none"`, leave an error of O(η).
+    SME_for_Adam_and_RMSProp, `b_1_v`) multiplies H in v' by g̃/(√v̂ + eps) where the chain rule has
+    the step's own m̂/(√v̂ + eps): `curvature="released"`, here with g̃ = g/B1. (Their
+    printed formula was not to be had.) That, and `"none"`, leave an error of O(η).
 
-    The error is O(η²) over a fixed η·steps after a fixed η·warm_steps. From step 0 on, where the
-    bias factors change by their own size in a step, it falls a little slower.
+    With 1 - b1, 1 - b2 ∝ η the error is O(η²) over a fixed η·steps after a fixed η·warm_steps. From
+    step 0 on, where the bias factors change by their own size in a step, it falls a little slower.
+    With fixed decays it is O(η) in the end, that of the `log` rates' lag, (1-b)/12 of a step.
 
     **Arguments:** as `AdamFlow`; `curvature`: `"full"`, or one of the others to judge it by.
 
@@ -119,7 +120,7 @@ class SMEFlow(AbstractAdamFlow):
 
 
 class StaggeredFlow(AbstractAdamFlow):
-    """Adam to second order at one gradient a call: moments half a step behind the parameters.
+    """`SMEFlow` at one gradient a call: moments half a step behind the parameters.
 
         m' = a (g - m)        v' = b (g² - v)        u = (m/B1)/(√(v/B2 + eps_root) + eps)
         θ' = -(η + ½λη² - ½η') (u + λθ)              a = -ln b1, b = -ln b2, B_i = 1 - b_i^{s+½}
@@ -130,8 +131,8 @@ class StaggeredFlow(AbstractAdamFlow):
     O(η³) a step: they *are* a shift in time by half a step. What is left is `AdamFlow` with `log`
     rates, another start and another clock of the bias; hence the accuracy of `log`.
 
-    Its error is O(η²) as that of `SMEFlow`, but only where the gradient has no jumps: of a stream
-    or of minibatches it sees each half a step too early, and `AdamFlow` none.
+    Its error is that of `SMEFlow`, O(η²) where 1 - b ∝ η, but only where the gradient has no jumps:
+    of a stream or of minibatches it sees each half a step too early, and `AdamFlow` none.
 
     **Arguments:** as `AdamFlow`; b1 and b2 above 0, since what is removed cannot be staggered.
 

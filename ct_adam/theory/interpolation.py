@@ -21,9 +21,10 @@ def extra_terms(order: int, degree: int | None = None) -> tuple[float, ...]:
 
     **Raises:** `ValueError` that lists the degrees there are.
     """
-    if degree is None or degree == order:
+    whole = isinstance(degree, int) and not isinstance(degree, bool)
+    if degree is None or (whole and degree == order):
         return ()
-    if (order, degree) not in EXTRA:
+    if not whole or (order, degree) not in EXTRA:
         there = ", ".join(f"({p}, {s})" for p, s in EXTRA)
         raise ValueError(
             f"There are no coefficients of order {order!r} with degree {degree!r}: leave degree "
