@@ -20,6 +20,7 @@ from .optimizers import adam_l2 as adam_l2
 from .optimizers import adam_prox as adam_prox
 from .optimizers import adamw as adamw
 from .optimizers import k_adam as k_adam
+from .optimizers import k_adam_decays as k_adam_decays
 from .optimizers import sgdw as sgdw
 from .optimizers import sign_descent as sign_descent
 from .simulate import OUTCOME as OUTCOME

@@ -5,6 +5,7 @@ from .adam import adam_prox as adam_prox
 from .adam import adamw as adamw
 from .adam import from_hyperparameters as from_hyperparameters
 from .adam import k_adam as k_adam
+from .k_adam_decays import k_adam_decays as k_adam_decays
 from .sgdw import sgdw as sgdw
 from .sign import sign_descent as sign_descent
 from .stage import Optimizer as Optimizer

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -26,11 +27,22 @@ def k_adam(
     u⁰ = g, then for i = 1…k the stage of EQUATIONS §4, θ ← θ - η(u^k + λθ). Source: Gould &
     Tanaka (arXiv 2411.05746), §4.
 
+    Later stages normalise what shrinks: with k > 1 and a constant learning rate the run ends on a
+    cycle of size ~η about a minimum, so let the rate fall.
+
+    Like `optax.adamw` it keeps moments in the dtype of the parameters, and rounds b2 to it: in
+    bfloat16 0.999 is 1, in float16 gradients below 2e-4 have the square 0. Train such parameters
+    on a float32 copy.
+
+    Decays that change go through `optax.inject_hyperparams(ct.k_adam)(…)`, by schedules that
+    return a number, or for k > 1 an array of one decay a stage; 1 - bⁿ then has the b of step n,
+    as in optax. There `mask` is one of `static_args` if it is a function.
+
     **Arguments:**
 
     - `learning_rate`: η, a number or a schedule of the step count (step n → n+1 uses η(n)).
-    - `b1`, `b2`: first- and second-moment decays per step in [0, 1), one a stage; a Python 0
-        removes that moment.
+    - `b1`, `b2`: first- and second-moment decays per step in [0, 1), one a stage, in a tuple or
+        an array; a Python 0 removes that moment. `k_adam_decays` makes them from one pair.
     - `eps`, `eps_root`: added outside and inside the root. With both 0 the update is 0 wherever
         v = 0.
     - `weight_decay`: λ, as in PyTorch and optax.
@@ -39,7 +51,8 @@ def k_adam(
 
     **Returns:** an optax transformation.
 
-    **Raises:** `ValueError` for a value outside its range.
+    **Raises:** `ValueError` for a value outside its range, a schedule as a decay, and at `init`
+    for parameters that are not floating-point numbers.
 
     !!! example
         >>> import jax.numpy as jnp, optax
@@ -49,8 +62,24 @@ def k_adam(
         >>> print(optax.apply_updates(params, updates))
         [ 0.9 -1.9]
     """
+    b1, b2 = _stages("b1", b1), _stages("b2", b2)
     shared = Hyperparameters(learning_rate, b1, b2, eps, weight_decay, eps_root, decay)
     return from_hyperparameters(shared, mask)
+
+
+def _stages(name: str, b: Any) -> Any:
+    """An array of one decay a stage, which is what `optax.inject_hyperparams` can hold, as a tuple.
+
+    No schedules: the flow shares these decays, and knows no bias factor of a decay that changes.
+    """
+    if any(callable(x) for x in (b if isinstance(b, tuple | list) else (b,))):
+        raise ValueError(
+            f"{name} is a schedule: give a number, or use optax.inject_hyperparams(ct.k_adam)(…, "
+            f"{name}=schedule), where a schedule for k > 1 returns an array of one decay a stage."
+        )
+    if isinstance(b, jax.Array | np.ndarray) and b.ndim == 1:
+        return tuple(b[i] for i in range(len(b)))
+    return b
 
 
 def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer:
