@@ -7,7 +7,10 @@ import sys
 import tempfile
 from importlib import import_module
 
-RACES = ("ensemble", "precision", "discrete", "network", "scaling", "compile", "gpu", "sweep")
+RACES = (
+    "ensemble", "precision", "discrete", "network", "scaling", "compile", "gpu", "sweep",
+    "optimizer",
+)  # fmt: skip
 NAMES = (*RACES, "page")
 CACHES = ("CT_ADAM_CACHE", "NUMBA_CACHE_DIR", "WARP_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR")
 FLAGS = {"--quick": RACES, "--rehearse": ("gpu",)}
