@@ -340,7 +340,9 @@ def test_multi_transform():
 
 
 @pytest.mark.parametrize(
-    "mask", [{"w": True, "b": False}, lambda p: {name: name == "w" for name in p}], ids=str
+    "mask",
+    [{"w": True, "b": False}, lambda p: {name: name == "w" for name in p}],
+    ids=["a tree", "a function"],
 )
 def test_mask(mask):
     masked = ct.k_adam(0.1, (0.9, 0.5), (0.99, 0.9), weight_decay=0.1, mask=mask)
