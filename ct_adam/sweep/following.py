@@ -34,9 +34,10 @@ class FollowConfig:
     """adamw, adam_l2, adam_prox, sgdw, optax's as optax:adan, or your own as
     package.module:factory"""
     flow: str = "log,lag,paper"
-    """flows by name, with commas: log, lag, euler, paper, modified, memoryless, sign, heavy_ball,
-    gradient, interpolating, interpolating-P (order P), interpolating-PxQ (stride Q),
-    interpolating-auto; list: a table of them"""
+    """flows by name, with commas: log, lag, euler, paper, sme, staggered, modified, memoryless,
+    sign, rmsprop_stable, heavy_ball, gradient, interpolating, interpolating-P (order P),
+    interpolating-PxQ (stride Q), interpolating-PdS (degree S), interpolating-auto; list: a table
+    of them"""
     steps: int = 200
     learning_rate: float = 1e-3
     b1: float = 0.9

@@ -7,6 +7,7 @@ The files are read for that directly: a store of 10⁴ tiles is looked through i
 import json
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 STATUS = "status"
 REFINED = "refined"
 DONE = 1
+_WRITING = threading.Lock()
+"""Claims hold between processes; two threads of one that write the same chunk would take each
+other's temporary file."""
 _FLAT: Any = {"name": "default", "separator": "."}
 """One folder a variable: a folder a row of tiles costs as much as the files in it."""
 
@@ -61,9 +65,10 @@ class Tiles:
     def write(self, tile: int, values: Mapping[str, np.ndarray]) -> None:
         """Writes a tile, then that it is done."""
         place = self.tiling.place(tile)
-        for name, array in self._arrays.items():
-            array.set_block_selection((*place, *self._further[name]), values[name])
-        self._status.set_block_selection(place, np.uint8(DONE))
+        with _WRITING:
+            for name, array in self._arrays.items():
+                array.set_block_selection((*place, *self._further[name]), values[name])
+            self._status.set_block_selection(place, np.uint8(DONE))
 
     def read(self, name: str, tile: int) -> np.ndarray:
         """A tile of one variable."""
