@@ -115,6 +115,7 @@ def sensitive(make, loss, start, theirs, **options):
 # A kernel takes seconds to compile: what lowers like another stands among the slow ones.
 LIKE_OTHERS = {
     "a PyTree",
+    "a stream of each lane",
     "a schedule",
     "two stages",
     "sign flow",
@@ -236,6 +237,7 @@ def test_bad_lanes_are_told():
         ct.ensemble(single, quadratic, START, 5, {"b1": [0.9]})
 
 
+@pytest.mark.slow
 def test_what_the_lowering_trips_over_runs_elsewhere(monkeypatch):
     """Refused by name (random keys), or failing with an error of ours: then with a warning."""
     many = {"rate": np.linspace(1e-3, 1e-2, compiled.FUSED_FROM)}

@@ -27,13 +27,13 @@ from experiments.state_formulation import (
 jax.config.update("jax_enable_x64", True)
 
 
-RUN_ELSEWHERE = {"regimes"}
-"""Its own tests run the smoke too: not twice, but among the slow ones."""
+SLOW = {"regimes", "ode_vs_discrete"}
+"""The first one's own tests run its smoke too; the second compiles for over a minute."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in RUN_ELSEWHERE else []) for n in names()],
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in names()],
 )
 def test_smoke_finds_what_is_expected_and_writes_it(name, tmp_path, capsys):
     assert main([name, "--smoke", "--out", str(tmp_path)]) == 0
