@@ -127,7 +127,7 @@ class Hyperparameters(eqx.Module):
     ):
         self.learning_rate, self.eps, self.eps_root = learning_rate, eps, eps_root
         self.weight_decay, self.decay = weight_decay, decay
-        self.b1, self.b2 = _stages(b1), _stages(b2)
+        self.b1, self.b2 = _stages("b1", b1), _stages("b2", b2)
         choice("decay", decay, ("decoupled", "l2"))
         if len(self.b1) != len(self.b2) or not self.b1:
             raise ValueError(
@@ -156,13 +156,25 @@ class Hyperparameters(eqx.Module):
         return self.weight_decay if self.decay == "decoupled" else 0.0
 
 
-def _stages(b: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    """One decay a stage; NumPy's numbers become Python's, so that a zero of theirs removes too."""
-    stages = tuple(b) if isinstance(b, tuple | list) else (b,)
-    return tuple(
-        b.item() if isinstance(b, np.generic | np.ndarray) and np.ndim(b) == 0 else b
-        for b in stages
-    )
+def _stages(name: str, b: Any) -> tuple[Scalar, ...]:
+    """One decay a stage, of a number, a tuple, or the array that `optax.inject_hyperparams` can
+    hold. NumPy's numbers become Python's, so that a zero of theirs removes too.
+
+    No schedules: flow and optimizer share these decays, and a flow knows no bias factor of a decay
+    that changes.
+    """
+    array = isinstance(b, jax.Array | np.ndarray) and b.ndim == 1
+    stages: tuple[Any, ...] = tuple(b) if array or isinstance(b, tuple | list) else (b,)
+    if any(callable(one) for one in stages):
+        raise ValueError(
+            f"{name} is a schedule: give a number, or use optax.inject_hyperparams(ct.k_adam)(…, "
+            f"{name}=schedule), where a schedule for k > 1 returns an array of one decay a stage."
+        )
+    return tuple(_as_python(one) for one in stages)
+
+
+def _as_python(b: Any) -> Any:
+    return b.item() if isinstance(b, np.generic | np.ndarray) and np.ndim(b) == 0 else b
 
 
 def learning_rate_at(learning_rate: Scalar | Schedule, step: Any) -> Any:

@@ -1,5 +1,6 @@
 """What every experiment's `Config` checks of its numbers."""
 
+from collections.abc import Collection
 from typing import Any
 
 
@@ -9,3 +10,15 @@ def check_counts(config: Any, **least: int) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ValueError(f"{name} = {value!r} must be a whole number of at least {low}.")
+
+
+def check_names(config: Any, once: bool = False, **known: Collection[str]) -> None:
+    """`ValueError` unless each of the named fields has some of the names that are known for it."""
+    for name, all_of_it in known.items():
+        given = getattr(config, name)
+        twice = once and len(set(given)) < len(given)
+        if not given or twice or not set(given) <= set(all_of_it):
+            # Some names hold commas.
+            listed = ("; " if any("," in one for one in all_of_it) else ", ").join(all_of_it)
+            each = ", each once" if once else ""
+            raise ValueError(f"{name} = {given} must name some of {listed}{each}.")

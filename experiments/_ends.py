@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 import ct_adam as ct
 from ct_adam.problems import AbstractProblem
 from ct_adam.problems.base import LossProblem
+from ct_adam.problems.registry import CURVATURES
 from ct_adam.simulate.trust import LIMIT, Trust, window_length
 
 from ._edge import followed
@@ -44,7 +45,7 @@ def _wavy(seed: int) -> Made:
 
 
 def _kinked(seed: int) -> Made:
-    return LossProblem(Kinked(jnp.array([1.0, 3.0, 10.0, 30.0]))), drawn(seed + 1).start[-1]
+    return LossProblem(Kinked(jnp.array(CURVATURES))), drawn(seed + 1).start[-1]
 
 
 def _digits(activation: Callable[[Array], Array]) -> Callable[[int], Made]:

@@ -19,10 +19,10 @@ from ct_adam.flows.registry import flow_named
 from ct_adam.optimizers import optimizer_step
 from ct_adam.problems import AbstractProblem
 from ct_adam.problems.base import LossProblem
+from ct_adam.problems.registry import CURVATURES
 from ct_adam.simulate.controllers import default_controller
 from ct_adam.simulate.discrete import warmed
 
-CURVATURES = (1.0, 3.0, 10.0, 30.0)
 Ints = Int[np.ndarray, " eta"]
 SAVES = 10
 EPS = 1.0

@@ -16,6 +16,7 @@ from ct_adam.flows import AbstractFlow
 from ct_adam.flows.interpolating import Differences
 from ct_adam.flows.registry import flow_named
 from ct_adam.problems import AbstractProblem, LossProblem
+from ct_adam.problems.registry import CURVATURES
 from ct_adam.simulate.controllers import ErrorScale
 from ct_adam.theory.interpolation import difference_weights
 
@@ -76,7 +77,7 @@ class Case(NamedTuple):
 
 def waves() -> tuple[AbstractProblem, PyTree]:
     """½ Σ h_i θ_i² + Σ cos 2θ_i, the four-dimensional problem of EQUATIONS §1."""
-    curvatures = jnp.array([1.0, 3.0, 10.0, 30.0])
+    curvatures = jnp.array(CURVATURES)
 
     def loss(x: Array) -> Array:
         return jnp.sum(curvatures * x**2) / 2 + jnp.sum(jnp.cos(2 * x))

@@ -35,7 +35,8 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress
 from . import _orders as measured
-from ._checked import check_counts
+from ._checked import check_counts, check_names
+from ._crossing import interval
 from ._kept import remembered, resumed
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ FLOOR = {"fixed": 1e-12, "scaled": 2e-11}
 """Errors below are left out: the solver's own are up to 3e-14 and 1e-12."""
 POINTS = 5
 """A slope is taken over the smallest η that the floor leaves, so many."""
-CONFIDENCE = 0.95
 TOLERANCE = 0.1
 """Of the derived order (of 1, where it is less): at a finite η the next order in η bends a slope by
 a part of it."""
@@ -102,9 +102,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_counts(self, seeds=2)
-        strangers = [name for name in self.models if name not in THEORY]
-        if strangers or not self.models:
-            raise ValueError(f"models = {self.models} must name some of {', '.join(THEORY)}.")
+        check_names(self, models=THEORY)
 
 
 SIZES = {
@@ -157,7 +155,7 @@ def _labelled(
 
     floor = FLOOR[judged(limit)]
     slopes = np.array([slopes_of(row["learning_rate"], row["error"], floor) for row in rows])
-    intervals = np.array([_interval(of) for of in slopes])
+    intervals = np.array([interval(of) for of in slopes])
     orders = [getattr(THEORY[name], judged(limit)) for name in models]
     return xarray.Dataset(
         {
@@ -193,14 +191,6 @@ def slopes_of(rates: np.ndarray, errors: np.ndarray, floor: float) -> Float[np.n
         if len(used) >= 3:
             found[seed] = fit_order(rates[used], column[used]).order
     return found
-
-
-def _interval(slopes: Float[np.ndarray, " seed"]) -> tuple[float, float]:
-    """Mean, and half the width of its interval; NaN if a seed has no slope."""
-    from scipy import stats
-
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(slopes) - 1) / np.sqrt(len(slopes))
-    return float(slopes.mean()), float(reach * slopes.std(ddof=1))
 
 
 def verdict(mean: float, half_width: float, derived: int) -> str:

@@ -25,7 +25,7 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress
 from . import _cost as measured
-from ._checked import check_counts
+from ._checked import check_counts, check_names
 from ._cost import FLOWS, PROBLEMS, SCALINGS
 from ._crossing import SLOPE, crossing, crossing_words, exponents, interval
 from ._kept import Arrays, remembered, resumed
@@ -77,12 +77,7 @@ class Config:
     """relative tolerances of the solver, the tightest last; the absolute one is a thousandth"""
 
     def __post_init__(self) -> None:
-        for name, known in (("problems", PROBLEMS), ("flows", FLOWS)):
-            strangers = [one for one in getattr(self, name) if one not in known]
-            if strangers or not getattr(self, name):
-                raise ValueError(
-                    f"{name} = {getattr(self, name)} must name some of {'; '.join(known)}."
-                )
+        check_names(self, problems=PROBLEMS, flows=FLOWS)
         check_counts(self, points=SLOPE, seeds=2)
         falling = all(b < a for a, b in zip(self.rtols, self.rtols[1:], strict=False))
         if not self.rtols or not falling or not all(0 < rtol < 1 for rtol in self.rtols):

@@ -16,7 +16,7 @@ from ct_adam.plotting.edge import edge_figure
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
-from ._checked import check_counts
+from ._checked import check_counts, check_names
 from ._edge import CASES, FLOWS, LIMIT, WHERE, Case, measure
 
 if TYPE_CHECKING:
@@ -59,11 +59,7 @@ class Config:
     """most solver steps a flow; with stride 1 one that broke down would spend any number"""
 
     def __post_init__(self) -> None:
-        strangers = [name for name in self.optimizers if name not in CASES]
-        if strangers or not self.optimizers or len(set(self.optimizers)) < len(self.optimizers):
-            raise ValueError(
-                f"optimizers = {self.optimizers} must name some of {', '.join(CASES)}, each once."
-            )
+        check_names(self, once=True, optimizers=CASES)
         check_counts(self, seeds=1, points=1, budget=1)
         if not 0.05 <= self.part <= 1:
             raise ValueError(f"part = {self.part} must lie between 0.05 and 1.")

@@ -22,7 +22,7 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress, _atlas
 from ._atlas import EXCESS, PREDICTED, STREAMS, VERDICTS
-from ._checked import check_counts
+from ._checked import check_counts, check_names
 from ._kept import resumed
 
 if TYPE_CHECKING:
@@ -81,12 +81,7 @@ class Config:
     refined_steps: int = 600
 
     def __post_init__(self) -> None:
-        for name, known in (("streams", STREAMS), ("refined", PREDICTED)):
-            given = getattr(self, name)
-            if not given or len(set(given)) < len(given) or not set(given) <= set(known):
-                raise ValueError(
-                    f"{name} = {given} must name some of {', '.join(known)}, each once."
-                )
+        check_names(self, once=True, streams=STREAMS, refined=PREDICTED)
         check_counts(self, cells=2, lag_cells=2, other_cells=2, stream_steps=4, short_steps=4)
         check_counts(self, tiny_cells=0, tiny_budget=1, refined_cells=8, refined_steps=4)
         if self.refined_cells % 8:  # 7/4 as many of b2 are to be cut in two

@@ -17,7 +17,7 @@ from ct_adam.simulate.trust import LIMIT
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
-from ._checked import check_counts
+from ._checked import check_counts, check_names
 from ._ends import AMPLIFYING, CASES, LEFT, measure
 from ._kept import remembered, resumed
 
@@ -50,9 +50,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_counts(self, seeds=1)
-        strangers = [name for name in self.cases if name not in CASES]
-        if strangers or not self.cases:
-            raise ValueError(f"cases = {self.cases} must name some of {', '.join(CASES)}.")
+        check_names(self, cases=CASES)
 
 
 SIZES = {

@@ -18,7 +18,7 @@ from ct_adam.plotting.work_precision import work_figure
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress, _work
-from ._checked import check_counts
+from ._checked import check_counts, check_names
 from ._kept import remembered, resumed
 from ._work import CASES, Case
 
@@ -59,12 +59,7 @@ class Config:
     """most solver steps a run"""
 
     def __post_init__(self) -> None:
-        for name, known in (("cases", CASES), ("solvers", _work.SOLVERS)):
-            strangers = [one for one in getattr(self, name) if one not in known]
-            if strangers or not getattr(self, name):
-                raise ValueError(
-                    f"{name} = {getattr(self, name)} must name some of {', '.join(known)}."
-                )
+        check_names(self, cases=CASES, solvers=_work.SOLVERS)
         if not self.rtols or not all(0 < rtol < 1 for rtol in self.rtols):
             raise ValueError(f"rtols = {self.rtols} must lie between 0 and 1.")
         check_counts(self, highest=1, budget=1)

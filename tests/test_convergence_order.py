@@ -127,10 +127,10 @@ def test_slopes_are_those_of_the_smallest_rates():
 
 
 def test_interval_is_students():
-    mean, half = experiment._interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    mean, half = experiment.interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
     # t(0.975, 4) = 2.7764451 (tables), standard deviation √2.5
     assert (mean, half) == pytest.approx((3, 2.7764451 * np.sqrt(2.5 / 5)), rel=1e-7)
-    assert np.isnan(experiment._interval(np.array([1.0, np.nan]))[1])
+    assert np.isnan(experiment.interval(np.array([1.0, np.nan]))[1])
 
 
 @pytest.mark.parametrize(

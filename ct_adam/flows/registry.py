@@ -62,10 +62,14 @@ def _sign(of: Settings) -> SignFlow:
     return SignFlow(of.learning_rate, eps, of.weight_decay)
 
 
+def _check_no_decay(of: Settings, model: str) -> None:
+    if isinstance(of.weight_decay, Tracer) or of.weight_decay:
+        raise ValueError(f"{model} knows no weight_decay: leave it 0.")
+
+
 def _modified(corrected: bool) -> Callable[[Settings], AbstractFlow]:
     def make(of: Settings) -> ModifiedFlow:
-        if isinstance(of.weight_decay, Tracer) or of.weight_decay:
-            raise ValueError("the modified equation knows no weight_decay: leave it 0.")
+        _check_no_decay(of, "the modified equation")
         return ModifiedFlow(of.learning_rate, of.b1, of.b2, of.eps, corrected)
 
     return make
@@ -82,8 +86,7 @@ def _second_order(flow: type[SMEFlow | StaggeredFlow]) -> Callable[[Settings], A
 
 
 def _rmsprop(of: Settings) -> RMSPropFlow:
-    if isinstance(of.weight_decay, Tracer) or of.weight_decay:
-        raise ValueError("the stable flow of RMSProp knows no weight_decay: leave it 0.")
+    _check_no_decay(of, "the stable flow of RMSProp")
     return RMSPropFlow(of.learning_rate, of.b2, of.eps)
 
 

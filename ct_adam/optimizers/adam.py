@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -62,24 +61,8 @@ def k_adam(
         >>> print(optax.apply_updates(params, updates))
         [ 0.9 -1.9]
     """
-    b1, b2 = _stages("b1", b1), _stages("b2", b2)
     shared = Hyperparameters(learning_rate, b1, b2, eps, weight_decay, eps_root, decay)
     return from_hyperparameters(shared, mask)
-
-
-def _stages(name: str, b: Any) -> Any:
-    """An array of one decay a stage, which is what `optax.inject_hyperparams` can hold, as a tuple.
-
-    No schedules: the flow shares these decays, and knows no bias factor of a decay that changes.
-    """
-    if any(callable(x) for x in (b if isinstance(b, tuple | list) else (b,))):
-        raise ValueError(
-            f"{name} is a schedule: give a number, or use optax.inject_hyperparams(ct.k_adam)(…, "
-            f"{name}=schedule), where a schedule for k > 1 returns an array of one decay a stage."
-        )
-    if isinstance(b, jax.Array | np.ndarray) and b.ndim == 1:
-        return tuple(b[i] for i in range(len(b)))
-    return b
 
 
 def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer:
