@@ -68,8 +68,8 @@ def k_adam(
 def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer:
     """The discrete optimizer of a record of hyperparameters, as a flow holds one."""
     stages = [
-        scale_by_stage(b1, b2, shared.eps, shared.eps_root)
-        for b1, b2 in zip(shared.b1, shared.b2, strict=True)
+        scale_by_stage(b1, b2, shared.eps, shared.eps_root, further=i > 0)
+        for i, (b1, b2) in enumerate(zip(shared.b1, shared.b2, strict=True))
     ]
     decayed = [optax.add_decayed_weights(shared.weight_decay, mask)]  # pyright: ignore[reportArgumentType]
     inner = decayed + stages if shared.decay == "l2" else stages + decayed

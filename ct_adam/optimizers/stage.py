@@ -56,9 +56,11 @@ def averaged(b: Scalar, moment: PyTree | None, sample: PyTree) -> PyTree | None:
 
 
 def scale_by_stage(
-    b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar = 0.0
+    b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar = 0.0, further: bool = False
 ) -> optax.GradientTransformation:
     """m ← b1 m + (1 - b1) g, v ← b2 v + (1 - b2) g², u = m̂/(√(v̂ + eps_root) + eps).
+
+    `further`: the stage follows another, whose u is its g.
 
     The hats divide by 1 - bⁿ. Source: EQUATIONS §1 and §4 (one stage of k-Adam). Moments keep the
     dtype of their parameter, whatever the gradient's; v is |g|² and real where g is complex.
@@ -76,6 +78,11 @@ def scale_by_stage(
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
+        if further and jax.default_backend() == "cpu":
+            # Else XLA divides and takes roots for u anew wherever it is used: 1.6 times the time
+            # of a step of two stages on 10⁷ parameters (benchmarks/optimizer.py). Elsewhere memory
+            # is what counts, and this sends u through it.
+            updates = jax.tree.map(jax.lax.optimization_barrier, updates)
         squares = jax.tree.map(_squared, updates)
         m, v = averaged(b1, state.m, updates), averaged(b2, state.v, squares)
         # optax's own correction, not 1 - b**count here: outside jit the two round b**count
