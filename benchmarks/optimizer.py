@@ -148,6 +148,7 @@ def torch_step(kind: str | None, k: int, less: str, work: Data, **options: Any) 
 
         lr, options = (LR, options) if options else (torch.tensor(LR), {"capturable": True})
         optimizer = KAdam(params, lr, B1[:k], B2[:k], **SHARED, **options)
+    torch.compiler.reset()  # else races of other sizes count against its limit of compilations
     step = torch.compile(optimizer.step) if kind == "compiled" else optimizer.step
     threads = cpus()
 

@@ -23,6 +23,7 @@ from .optimizers import k_adam as k_adam
 from .optimizers import k_adam_decays as k_adam_decays
 from .optimizers import sgdw as sgdw
 from .optimizers import sign_descent as sign_descent
+from .optimizers import stage_updates as stage_updates
 from .simulate import OUTCOME as OUTCOME
 from .simulate import Comparison as Comparison
 from .simulate import RunError as RunError

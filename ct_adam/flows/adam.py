@@ -5,7 +5,6 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..decays import (
@@ -20,7 +19,7 @@ from ..decays import (
     learning_rate_at,
     rate,
 )
-from ..optimizers import Optimizer, StageState, averaged, from_hyperparameters, map_moments
+from ..optimizers import Optimizer, averaged, from_hyperparameters, map_moments, stage_states
 from ..optimizers.stage import normalized
 from ..problems import AbstractProblem, as_problem, like
 from ..problems.base import Loss
@@ -107,11 +106,17 @@ class AbstractAdamFlow(AbstractFlow):
         )
 
     def update(self, step: Any, state: AdamState, loss: Loss | AbstractProblem) -> PyTree:
+        return self._stages(step, state, loss)[0][-1]
+
+    def stage_updates(
+        self, step: Any, state: AdamState, loss: Loss | AbstractProblem
+    ) -> tuple[PyTree, ...]:
+        """u¹ … u^k, PyTrees like the parameters; the last one is `update`."""
         return self._stages(step, state, loss)[0]
 
     def vector_field(self, step: Any, state: AdamState, loss: Loss | AbstractProblem) -> AdamState:
-        update, m_rates, v_rates = self._stages(step, state, loss)
-        drift = self._drift(step, state.params, update)
+        updates, m_rates, v_rates = self._stages(step, state, loss)
+        drift = self._drift(step, state.params, updates[-1])
         origin_rate = jnp.zeros_like(state.origin)
         if self.order == 1:
             return AdamState(drift, None, m_rates, v_rates, origin_rate)
@@ -150,16 +155,17 @@ class AbstractAdamFlow(AbstractFlow):
 
     def _stages(
         self, step: Any, state: AdamState, loss: Loss | AbstractProblem
-    ) -> tuple[PyTree, tuple[Moment, ...], tuple[Moment, ...]]:
-        """u of the last stage, and the rates of all moments."""
+    ) -> tuple[tuple[PyTree, ...], tuple[Moment, ...], tuple[Moment, ...]]:
+        """u of every stage, and the rates of all moments."""
         stage_input = self._gradient(step, state.params, loss)
-        m_rates, v_rates = [], []
+        updates, m_rates, v_rates = [], [], []
         for i, (m, v) in enumerate(zip(state.m, state.v, strict=True)):
             b1, b2 = self.hyperparameters.b1[i], self.hyperparameters.b2[i]
             m_rates.append(self._relaxation(b1, m, stage_input))
             v_rates.append(self._relaxation(b2, v, _squared(stage_input)))
             stage_input = self._update_of_stage(i, step, state.origin, stage_input, m, v)
-        return stage_input, tuple(m_rates), tuple(v_rates)
+            updates.append(stage_input)
+        return tuple(updates), tuple(m_rates), tuple(v_rates)
 
     def _relaxation(self, b: Scalar, moment: Moment, target: PyTree) -> Moment:
         if moment is None:
@@ -312,25 +318,6 @@ def _checked(rates: Rates, order: int, start: Start) -> tuple[Rates, int, Start]
     if order not in (1, 2):
         raise ValueError(f"order = {order!r} must be 1 or 2.")
     return rates, order, start
-
-
-def stage_states(optimizer_state: PyTree, stages: int) -> list[StageState]:
-    """The moments in the state of `k_adam`, or of an optax chain around `scale_by_adam`."""
-
-    def is_stage(node: Any) -> bool:
-        return isinstance(node, StageState | optax.ScaleByAdamState)
-
-    found = [
-        node if isinstance(node, StageState) else StageState(node.count, node.mu, node.nu)
-        for node in jax.tree.leaves(optimizer_state, is_leaf=is_stage)
-        if is_stage(node)
-    ]
-    if len(found) != stages:
-        raise ValueError(
-            f"The optimizer state holds {len(found)} stages of moments, the flow has {stages}: "
-            "hand over the state of flow.optimizer (or of optax.adam for one stage)."
-        )
-    return found
 
 
 def _squared(tree: PyTree) -> PyTree:

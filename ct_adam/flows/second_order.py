@@ -17,10 +17,10 @@ from ..decays import (
     is_removed,
     learning_rate_at,
 )
-from ..optimizers import averaged
+from ..optimizers import averaged, stage_states
 from ..problems import AbstractProblem
 from ..problems.base import Loss
-from .adam import AbstractAdamFlow, AdamState, Start, stage_states
+from .adam import AbstractAdamFlow, AdamState, Start
 
 Curvature = Literal["full", "released", "none"]
 CURVATURES: tuple[Curvature, ...] = ("full", "released", "none")

@@ -5,6 +5,7 @@ from .adam import adam_prox as adam_prox
 from .adam import adamw as adamw
 from .adam import from_hyperparameters as from_hyperparameters
 from .adam import k_adam as k_adam
+from .adam import stage_updates as stage_updates
 from .k_adam_decays import k_adam_decays as k_adam_decays
 from .sgdw import sgdw as sgdw
 from .sign import sign_descent as sign_descent
@@ -15,4 +16,5 @@ from .stage import averaged as averaged
 from .stage import map_moments as map_moments
 from .stage import normalized as normalized
 from .stage import scale_by_stage as scale_by_stage
+from .stage import stage_states as stage_states
 from .step import optimizer_step as optimizer_step

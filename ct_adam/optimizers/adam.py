@@ -7,7 +7,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..decays import Decay, Hyperparameters, Scalar, Schedule, learning_rate_at
-from .stage import Optimizer, UpdateRule, scale_by_stage
+from .stage import Optimizer, UpdateRule, scale_by_stage, stage_states
 
 
 def k_adam(
@@ -67,15 +67,59 @@ def k_adam(
 
 def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer:
     """The discrete optimizer of a record of hyperparameters, as a flow holds one."""
-    stages = [
-        scale_by_stage(b1, b2, shared.eps, shared.eps_root, further=i > 0)
-        for i, (b1, b2) in enumerate(zip(shared.b1, shared.b2, strict=True))
-    ]
+    stages = _stages(shared)
     decayed = [optax.add_decayed_weights(shared.weight_decay, mask)]  # pyright: ignore[reportArgumentType]
     inner = decayed + stages if shared.decay == "l2" else stages + decayed
     rate = optax.scale_by_learning_rate(shared.learning_rate)  # pyright: ignore[reportArgumentType]
     rule = UpdateRule(shared.learning_rate, shared.outer_weight_decay, mask)
     return Optimizer.make(optax.chain(*inner, rate), rule, shared.named())
+
+
+def stage_updates(
+    shared: Hyperparameters, gradient: PyTree, state: PyTree, params: PyTree, mask: Any = None
+) -> tuple[PyTree, ...]:
+    """u¹ … u^k of the step that `k_adam(…).update(gradient, state, params)` takes.
+
+    Source: EQUATIONS §4. Each |u^i| is below the discrete `update_bound` of its own decays,
+    whatever the stages before it did. On the flow's side: `KAdamFlow.stage_updates`.
+
+    **Arguments:**
+
+    - `shared`: the hyperparameters, as a flow holds them.
+    - `gradient`, `state`, `params`: what `update` takes; the state is the one before the step.
+    - `mask`: as in `k_adam`.
+
+    **Returns:** k PyTrees like `params`. The last is the step's u, to which a decoupled decay is
+    then added.
+
+    **Raises:** `ValueError` for a state of another number of stages.
+
+    !!! example
+        >>> import ct_adam as ct, jax.numpy as jnp
+        >>> flow = ct.KAdamFlow(0.1, (0.9, 0.7), (0.999, 0.9), eps=1.0)
+        >>> params = jnp.array([3.0])
+        >>> state = flow.optimizer.init(params)
+        >>> for u in stage_updates(flow.hyperparameters, params, state, params):
+        ...     print(f"{float(u[0]):.4f}")
+        0.7500
+        0.4286
+    """
+    u, found = gradient, []
+    if shared.decay == "l2":
+        decayed = optax.add_decayed_weights(shared.weight_decay, mask)  # pyright: ignore[reportArgumentType]
+        u, _ = decayed.update(u, decayed.init(params), params)
+    stages = _stages(shared)
+    for stage, held in zip(stages, stage_states(state, len(stages)), strict=True):
+        u, _ = stage.update(u, held)  # pyright: ignore[reportArgumentType]
+        found.append(u)
+    return tuple(found)
+
+
+def _stages(shared: Hyperparameters) -> list[optax.GradientTransformation]:
+    return [
+        scale_by_stage(b1, b2, shared.eps, shared.eps_root, further=i > 0)
+        for i, (b1, b2) in enumerate(zip(shared.b1, shared.b2, strict=True))
+    ]
 
 
 def adamw(

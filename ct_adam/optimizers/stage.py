@@ -44,6 +44,25 @@ class StageState(NamedTuple):
     v: PyTree | None
 
 
+def stage_states(optimizer_state: PyTree, stages: int) -> list[StageState]:
+    """The moments in the state of `k_adam`, or of an optax chain around `scale_by_adam`."""
+
+    def is_stage(node: Any) -> bool:
+        return isinstance(node, StageState | optax.ScaleByAdamState)
+
+    found = [
+        node if isinstance(node, StageState) else StageState(node.count, node.mu, node.nu)
+        for node in jax.tree.leaves(optimizer_state, is_leaf=is_stage)
+        if is_stage(node)
+    ]
+    if len(found) != stages:
+        raise ValueError(
+            f"The optimizer state holds {len(found)} stages of moments, {stages} are wanted: give "
+            "the state of flow.optimizer or ct.k_adam (or of optax.adam for one stage)."
+        )
+    return found
+
+
 def averaged(b: Scalar, moment: PyTree | None, sample: PyTree) -> PyTree | None:
     """b·moment + (1 - b)·sample, leaf by leaf; None where the moment is removed.
 
