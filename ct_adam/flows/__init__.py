@@ -11,6 +11,8 @@ from .interpolating import InterpolatingState as InterpolatingState
 from .modified import ModifiedFlow as ModifiedFlow
 from .momentum import MomentumFlow as MomentumFlow
 from .momentum import MomentumState as MomentumState
+from .radius_direction import RadiusDirectionFlow as RadiusDirectionFlow
+from .radius_direction import RadiusDirectionState as RadiusDirectionState
 from .rmsprop import RMSPropFlow as RMSPropFlow
 from .second_order import SMEFlow as SMEFlow
 from .second_order import StaggeredFlow as StaggeredFlow

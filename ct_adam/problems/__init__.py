@@ -24,6 +24,10 @@ from .networks import image_network as image_network
 from .networks import text_network as text_network
 from .registry import PROBLEMS as PROBLEMS
 from .registry import problem_named as problem_named
+from .scale_invariant import NormalizedWeight as NormalizedWeight
+from .scale_invariant import normalized_weight as normalized_weight
+from .scale_invariant import rayleigh_quotient as rayleigh_quotient
+from .scale_invariant import weight_norm_mlp as weight_norm_mlp
 from .streams import ContinuousStream as ContinuousStream
 from .streams import GradientStream as GradientStream
 from .streams import alternating_stream as alternating_stream

@@ -11,6 +11,7 @@ from .analytic import quadratic, rosenbrock
 from .base import AbstractProblem, as_params, as_problem
 from .digits import digits_logistic, digits_mlp
 from .networks import image_network, text_network
+from .scale_invariant import normalized_weight, rayleigh_quotient, weight_norm_mlp
 
 Factory = Callable[..., tuple[Any, PyTree]]
 
@@ -30,11 +31,19 @@ def _rosenbrock(seed: int) -> tuple[AbstractProblem, PyTree]:
     return rosenbrock(), jnp.array([-1.2, 1.0])
 
 
+def _rayleigh_quotient(seed: int) -> tuple[AbstractProblem, PyTree]:
+    del seed
+    return rayleigh_quotient(jnp.diag(jnp.array(CURVATURES))), jnp.array(START)
+
+
 PROBLEMS: dict[str, Factory] = {
     "quadratic": _quadratic,
     "rosenbrock": _rosenbrock,
+    "rayleigh_quotient": _rayleigh_quotient,
+    "normalized_weight": lambda seed: normalized_weight(signal=10.0, seed=seed),
     "digits_logistic": lambda seed: digits_logistic(seed=seed),
     "digits_mlp": lambda seed: digits_mlp((32,), seed=seed),
+    "digits_weight_norm": lambda seed: weight_norm_mlp((32,), seed=seed),
     "digits_convnet": lambda seed: image_network("digits", norm="group", seed=seed),
     # Its 10 000 test images: the small networks here do not need the other 60 000.
     "mnist_convnet": lambda seed: image_network("mnist", "test", norm="group", seed=seed),

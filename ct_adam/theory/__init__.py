@@ -2,6 +2,8 @@
 
 from . import advice as advice
 from . import interpolation as interpolation
+from . import rotation as rotation
+from . import scale_invariance as scale_invariance
 from . import stability as stability
 from .advice import Advice as Advice
 from .advice import advise as advise
@@ -16,6 +18,15 @@ from .linear_stability import spectral_radius as spectral_radius
 from .linear_stability import step_matrix as step_matrix
 from .regimes import REGIME as REGIME
 from .regimes import regime as regime
+from .rotation import angular_update as angular_update
+from .rotation import effective_learning_rate as effective_learning_rate
+from .rotation import equilibrium_angle as equilibrium_angle
+from .rotation import rescaled as rescaled
+from .rotation import warm_up_steps as warm_up_steps
+from .scale_invariance import stationary_norm as stationary_norm
+from .scale_invariance import weight_norm_path as weight_norm_path
+from .scale_invariance import weight_norm_rate as weight_norm_rate
+from .scale_invariance import weight_norm_step as weight_norm_step
 from .sharpness import preconditioned_sharpness as preconditioned_sharpness
 from .sharpness import stability_edge as stability_edge
 from .stability import growth_rate as growth_rate

@@ -60,6 +60,30 @@ class Linear(eqx.Module):
         return x @ self.weight + self.bias
 
 
+class WeightNormLinear(eqx.Module):
+    """x (gain · V/‖V‖) + b, ‖·‖ of each column: each column of V is scale-invariant, exactly.
+
+    Source: Salimans & Kingma (arXiv 1602.07868). V is drawn as the weight of `Linear` and the gain
+    is its columns' norms, so that both begin as the same map. No eps: a column of 0 gives NaN.
+    """
+
+    direction: Float[Array, "inputs outputs"]
+    gain: Float[Array, " outputs"]
+    bias: Float[Array, " outputs"]
+
+    def __init__(self, draw: Initializer, inputs: int, outputs: int, gain: float = 1.0):
+        self.direction = draw.normal((inputs, outputs), inputs, gain)
+        self.gain = jnp.linalg.norm(self.direction, axis=0)
+        self.bias = draw.zeros(outputs)
+
+    @property
+    def weight(self) -> Float[Array, "inputs outputs"]:
+        return self.direction * (self.gain / jnp.linalg.norm(self.direction, axis=0))
+
+    def __call__(self, x: Float[Array, "*n inputs"]) -> Float[Array, "*n outputs"]:
+        return x @ self.weight + self.bias
+
+
 class LayerNorm(eqx.Module):
     """The last axis with mean 0 and variance 1, times `scale`, plus `shift`."""
 

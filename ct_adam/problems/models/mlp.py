@@ -8,7 +8,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .layers import ACTIVATIONS, Activation, Initializer, Linear, check_option, check_sizes
+from .layers import (
+    ACTIVATIONS,
+    Activation,
+    Initializer,
+    Linear,
+    WeightNormLinear,
+    check_option,
+    check_sizes,
+)
 
 
 class MLP(eqx.Module):
@@ -23,6 +31,8 @@ class MLP(eqx.Module):
     - `activation`: `"tanh"`, `"gelu"` or `"relu"`. The first two are smooth, which an adaptive ODE
         solver needs: at each kink of a relu the flow's order of accuracy drops.
     - `seed`: of NumPy's default generator.
+    - `weight_norm`: every layer's weight as gain · V/‖V‖, column by column (Salimans & Kingma
+        2016): the same network at its start, with the scale-invariant `direction` V.
     - `dtype`: of the parameters, JAX's default float type if None.
 
     **Raises:** `ValueError` for sizes that are not positive or fewer than two, for an unknown
@@ -34,7 +44,7 @@ class MLP(eqx.Module):
         (10,)
     """
 
-    layers: tuple[Linear, ...]
+    layers: tuple[Linear | WeightNormLinear, ...]
     sizes: tuple[int, ...] = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
 
@@ -44,18 +54,20 @@ class MLP(eqx.Module):
         activation: Activation = "tanh",
         seed: int = 0,
         *,
+        weight_norm: bool = False,
         dtype: Any = None,
     ):
         check_option("activation", activation, ACTIVATIONS)
         self.sizes = check_sizes("sizes", sizes, 2)
         self.activation = activation
         gain, draw = ACTIVATIONS[activation][1], Initializer(seed, dtype)
-        self.layers = tuple(Linear(draw, n, m, gain) for n, m in pairwise(self.sizes))
+        layer = WeightNormLinear if weight_norm else Linear
+        self.layers = tuple(layer(draw, n, m, gain) for n, m in pairwise(self.sizes))
 
     def __call__(self, inputs: Float[Array, "..."]) -> Float[Array, " classes"]:
         """One example of any shape, read as a vector, to logits."""
         activate = ACTIVATIONS[self.activation][0]
-        hidden = jnp.ravel(inputs).astype(self.layers[0].weight.dtype)
+        hidden = jnp.ravel(inputs).astype(self.layers[0].bias.dtype)
         for layer in self.layers[:-1]:
             hidden = activate(layer(hidden))
         return self.layers[-1](hidden)
