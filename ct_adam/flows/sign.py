@@ -4,12 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..decays import Scalar, Schedule, check_hyperparameters, learning_rate_at
 from ..optimizers import Optimizer, normalized, sign_descent
 from ..problems import AbstractProblem, as_problem
 from ..problems.base import Loss
+from ..theory.constraint import adamw_barrier
 from .base import AbstractMemorylessFlow
 
 
@@ -59,6 +60,22 @@ class SignFlow(AbstractMemorylessFlow):
             self._signs(as_problem(loss).seen(step, self.lag), state, loss),
             state,
         )
+
+    def lyapunov(self, state: PyTree, loss: Loss | AbstractProblem) -> Float[Array, ""]:
+        """L plus `theory.adamw_barrier`: it never rises along this flow, and rests where it rests.
+
+        Of coordinate i its derivative is g − f⁻¹(−λθ), f(g) = g/(|g| + eps), the flow's −η times
+        f(g) − (−λθ): f increases, so their signs are opposite. Inside the box |θ_i| < 1/λ, which
+        the flow does not leave; outside it is `inf`. Not of AdamW. Source: EQUATIONS §5.
+
+        !!! example
+            >>> import jax.numpy as jnp
+            >>> flow = SignFlow(0.1, eps=0.1, weight_decay=1.0)
+            >>> print(flow.lyapunov(jnp.array([0.5]), lambda x: jnp.sum(x**2) / 2).round(6))
+            0.144315
+        """
+        barrier = adamw_barrier(state, self.weight_decay, self.eps)
+        return as_problem(loss).value(state) + barrier
 
     @property
     def optimizer(self) -> Optimizer:

@@ -17,4 +17,8 @@ from .stage import map_moments as map_moments
 from .stage import normalized as normalized
 from .stage import scale_by_stage as scale_by_stage
 from .stage import stage_states as stage_states
+from .steepest import frank_wolfe as frank_wolfe
+from .steepest import frank_wolfe_rate as frank_wolfe_rate
+from .steepest import steepest_descent as steepest_descent
+from .steepest import steepest_direction as steepest_direction
 from .step import optimizer_step as optimizer_step

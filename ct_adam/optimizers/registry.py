@@ -9,6 +9,8 @@ from jax.core import Tracer
 from ..named import accepted, called, imported
 from .adam import adam_l2, adam_prox, adamw
 from .sgdw import sgdw
+from .sign import sign_descent
+from .steepest import steepest_descent
 
 
 def _sgdw(
@@ -17,14 +19,20 @@ def _sgdw(
     return sgdw(learning_rate, b1, weight_decay)
 
 
+def _l2_descent(learning_rate: Any, weight_decay: Any = 0.0) -> optax.GradientTransformation:
+    return steepest_descent(learning_rate, weight_decay, "l2")
+
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": adamw,
     "adam_l2": adam_l2,
     "adam_prox": adam_prox,
     "sgdw": _sgdw,
+    "sign_descent": sign_descent,
+    "l2_descent": _l2_descent,
 }
 """Each takes those of learning_rate, b1, b2, eps and weight_decay that it has; `adamw` without
-decay is Adam, and the momentum of `sgdw` is b1."""
+decay is Adam, the momentum of `sgdw` is b1, and `l2_descent` is normalised by the norm of all."""
 
 ADAM_KIN = ("adamw", "adam_l2", "adam_prox")
 """Those whose update is Adam's: its bounds and flows are theirs."""

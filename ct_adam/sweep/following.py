@@ -31,8 +31,8 @@ class FollowConfig:
     problem: str = "digits_mlp"
     """a problem's name, or your own as package.module:factory"""
     optimizer: str = "adamw"
-    """adamw, adam_l2, adam_prox, sgdw, optax's as optax:adan, or your own as
-    package.module:factory"""
+    """adamw, adam_l2, adam_prox, sgdw, sign_descent, l2_descent, optax's as optax:adan, or your own
+    as package.module:factory"""
     flow: str = "log,lag,paper"
     """flows by name, with commas: log, lag, euler, paper, sme, staggered, modified, memoryless,
     sign, rmsprop_stable, heavy_ball, gradient, interpolating, interpolating-P (order P),

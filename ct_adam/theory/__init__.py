@@ -1,12 +1,26 @@
 """Closed forms and diagnostics, one module a topic of EQUATIONS.md."""
 
 from . import advice as advice
+from . import constraint as constraint
+from . import constraint_rates as constraint_rates
 from . import interpolation as interpolation
 from . import rotation as rotation
 from . import scale_invariance as scale_invariance
 from . import stability as stability
 from .advice import Advice as Advice
 from .advice import advise as advise
+from .constraint import Residuals as Residuals
+from .constraint import adamw_barrier as adamw_barrier
+from .constraint import constraint_path as constraint_path
+from .constraint import frank_wolfe_gap as frank_wolfe_gap
+from .constraint import kkt_residual as kkt_residual
+from .constraint import quadratic_fixed_point as quadratic_fixed_point
+from .constraint import residuals as residuals
+from .constraint_rates import average_update as average_update
+from .constraint_rates import average_update_bound as average_update_bound
+from .constraint_rates import box_steps as box_steps
+from .constraint_rates import constant_rate_bound as constant_rate_bound
+from .constraint_rates import falling_rate_bound as falling_rate_bound
 from .degenerate import degenerate_boundary as degenerate_boundary
 from .degenerate import degenerate_radius as degenerate_radius
 from .degenerate import degenerate_rate as degenerate_rate
