@@ -127,7 +127,7 @@ class Data(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def _problem(network: Network, training: Training) -> tuple[Minibatches, Data]:
+def problem_of(network: Network, training: Training) -> tuple[Minibatches, Data]:
     """Scores are made from the data beside it: the problem's own value costs next to nothing."""
     problem, _ = network.make(0)
 
@@ -171,7 +171,7 @@ def trained(network: Network, runs: list[Run], training: Training) -> Arrays:
     """`train` and `validation` (run, save, score) at step 0, `every`, …; `test` (run, score) at the
     end. All runs are of one method and k, and no more than `lanes`: the last one fills up."""
     full = runs + [runs[-1]] * (training.lanes - len(runs))
-    problem, data = _problem(network, training)
+    problem, data = problem_of(network, training)
     params = jax.tree.map(lambda *one: np.stack(one), *(_start(network, r.seed) for r in full))
     cell = runs[0].cell
     path = _trained(
@@ -252,11 +252,12 @@ def results(
 
 
 def seconds_per_step(network: Network, ks: Iterable[int], training: Training) -> Arrays:
-    """Of one training alone, compiled: median, least and largest of `REPEATS`, for each k.
+    """Of one training alone, compiled: median, least and largest of `REPEATS`, for each k; and the
+    quartiles of its ratio to k = 1 of the same turn.
 
     The k take turns, so that what else the machine does meets all of them.
     """
-    problem, _ = _problem(network, training)
+    problem, _ = problem_of(network, training)
     params = jax.tree.map(lambda leaf: leaf[None], _start(network, 0))
     steps = training.every
     cells = [Cell("k_adam", k, "inverse_exp" if k > 1 else "", "decoupled") for k in ks]
@@ -269,4 +270,10 @@ def seconds_per_step(network: Network, ks: Iterable[int], training: Training) ->
             jax.block_until_ready(path)
             turn[i] = (time.perf_counter() - begun) / steps
     taken = taken[1:]  # the first compiles
-    return {"median": np.median(taken, 0), "least": taken.min(0), "largest": taken.max(0)}
+    ratio = np.quantile(taken / taken[:, :1], [0.25, 0.5, 0.75], axis=0)
+    return {
+        "median": np.median(taken, 0),
+        "least": taken.min(0),
+        "largest": taken.max(0),
+        "ratio": ratio,
+    }

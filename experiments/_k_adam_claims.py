@@ -9,6 +9,8 @@ from ._crossing import interval
 from ._k_adam import COUPLINGS, Cell
 from ._statistics import of_every, of_some, paired, tally
 
+MOST = 10
+"""The largest k of the paper's claims."""
 PAPER = ("inverse_exp", "exp", "scaled", "naive")
 BEST = Cell("k_adam", 2, "inverse_exp", "decoupled")
 
@@ -26,11 +28,34 @@ class Found:
         row = self.node.sel(cell=cell.name)
         return row[f"test_{score}"].values[: int(row.seeds)]
 
-    def minus(self, one: Cell, other: Cell, score: str = "accuracy") -> np.ndarray:
-        """Over the seeds that both have."""
+    def minus(
+        self, one: Cell, other: Cell, score: str = "accuracy", comparisons: int = 1
+    ) -> dict[str, Any]:
+        """`paired` over the seeds that both have: is `one` better?
+
+        Undecided where the worse one's rate is the first or last that was tried.
+        """
         a, b = self.of(one, score), self.of(other, score)
-        count = min(len(a), len(b))
-        return a[:count] - b[:count]
+        count, above = min(len(a), len(b)), score == "accuracy"
+        row = paired(a[:count] - b[:count], comparisons, above)
+        worse = {"holds": other, "does not hold": one}.get(row["verdict"])
+        if worse is not None and self.at_an_end(worse):
+            row |= {"verdict": "undecided", "why": f"the last rate tried is {worse.name}'s best"}
+        return row
+
+    def at_an_end(self, cell: Cell) -> bool:
+        """Whether a rate beyond those that were tried might suit the cell better."""
+        rates, rate = self.node.learning_rate.values, float(self.node.rate.sel(cell=cell.name))
+        return rate in (rates.min(), rates.max())
+
+    @property
+    def shared(self) -> int:
+        """Seeds that all cells have, the first ones."""
+        return int(self.node.seeds.min())
+
+    def has(self, ks: range) -> bool:
+        """Whether all of them were run."""
+        return set(ks) <= set(self.node.k.values.tolist())
 
     def several(self, k: int = 2) -> list[Cell]:
         """Of k stages and more."""
@@ -52,8 +77,8 @@ def network_numbers(found: Found) -> dict[str, Any]:
     two = [cell for cell in found.several() if cell.k == 2]
     return {
         "does k = 2 help": _sentence(found, two),
-        "two": {_short(cell): _change(found, cell) for cell in two},
-        "two, test loss": {_short(cell): _change(found, cell, "loss") for cell in two},
+        "two": {_short(cell): _change(found, cell, len(two)) for cell in two},
+        "two, test loss": {_short(cell): _change(found, cell, len(two), "loss") for cell in two},
         "some": _some(found),
         "naive": _naive(found),
         "best": _best(found),
@@ -66,6 +91,10 @@ def network_numbers(found: Found) -> dict[str, Any]:
                 found.node.k.values, found.node.seconds.sel(quantile="median").values, strict=True
             )
         },
+        "time of a step over that of k = 1": {
+            f"k={k}": float(ratio)
+            for k, ratio in zip(found.node.k.values, found.node.ratio.values[1], strict=True)
+        },
     }
 
 
@@ -73,27 +102,28 @@ def _short(cell: Cell) -> str:
     return f"{cell.strategy} {cell.coupling}"
 
 
-def _change(
-    found: Found, cell: Cell, score: str = "accuracy", comparisons: int = 1
-) -> dict[str, Any]:
-    """Against one stage of the same coupling."""
-    values = found.minus(cell, one_stage(cell.coupling), score)
-    return paired(values, comparisons, above=score == "accuracy")
+def _change(found: Found, cell: Cell, comparisons: int, score: str = "accuracy") -> dict[str, Any]:
+    """Against one stage of the same coupling; so many intervals hold at once."""
+    return found.minus(cell, one_stage(cell.coupling), score, comparisons)
 
 
 def _sentence(found: Found, two: list[Cell]) -> dict[str, Any]:
-    """Of all strategies and couplings; `verdict` is of one of them helping, at 95 % for all."""
-    counts = {
-        score: tally([_change(found, cell, score)["verdict"] for cell in two])
+    """Of all strategies and couplings, whose intervals hold at once with 95 %; `verdict` is of one
+    of them helping."""
+    rows = {
+        score: [_change(found, cell, len(two), score) for cell in two]
         for score in ("accuracy", "loss")
     }
-    words = {
-        score: f"better in {n['holds']} of {len(two)}, worse in {n['does not hold']}, undecided in "
-        f"{n['undecided']}"
-        for score, n in counts.items()
-    }
-    verdict = of_some([_change(found, cell, comparisons=len(two)) for cell in two])
-    return {**{f"test {score}": w for score, w in words.items()}, "some, verdict": verdict}
+    words = {}
+    for score, changes in rows.items():
+        n = tally([row["verdict"] for row in changes])
+        words[f"test {score}"] = (
+            f"better in {n['holds']} of {len(two)}, worse in {n['does not hold']}, undecided in "
+            f"{n['undecided']}"
+        )
+    best = max(zip(rows["accuracy"], two, strict=True), key=lambda row: row[0]["found"])
+    words["largest gain in test accuracy"] = f"{_short(best[1])} {_words(best[0])}"
+    return {**words, "some, verdict": of_some(rows["accuracy"])}
 
 
 def _some(found: Found) -> dict[str, dict[str, Any]]:
@@ -102,11 +132,10 @@ def _some(found: Found) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(map(_short, several)):
         group = [cell for cell in several if _short(cell) == name]
-        changes = {cell.k: _change(found, cell, comparisons=len(group)) for cell in group}
-        best = max(group, key=lambda cell: np.nan_to_num(found.of(cell).mean(), nan=0.0))
+        changes = {cell.k: _change(found, cell, len(group)) for cell in group}
         rows[name] = {
-            "verdict": of_some(list(changes.values())),
-            "best k > 1": best.k,
+            "verdict": of_some(list(changes.values()), found.has(range(2, MOST + 1))),
+            "best k > 1": max(group, key=lambda cell: found.of(cell).mean()).k,
             "best k > 1 by validation": found.likeliest(group).k,
             **{f"k={k}": _words(row) for k, row in changes.items()},
         }
@@ -120,11 +149,10 @@ def _naive(found: Found) -> dict[str, dict[str, Any]]:
         if not group:
             continue
         # Of one stage less them: above 0 is what is claimed.
-        changes = {
-            cell.k: paired(found.minus(one_stage(coupling), cell), len(group)) for cell in group
-        }
+        one = one_stage(coupling)
+        changes = {cell.k: found.minus(one, cell, comparisons=len(group)) for cell in group}
         rows[coupling] = {
-            "verdict": of_every(list(changes.values())),
+            "verdict": of_every(list(changes.values()), found.has(range(3, MOST + 1))),
             **{f"k=1 minus k={k}": _words(row) for k, row in changes.items()},
         }
     return rows
@@ -134,11 +162,11 @@ def _best(found: Found) -> dict[str, dict[str, Any]]:
     if BEST not in found.cells:
         return {}
     others = [c for c in found.cells if c.method == "k_adam" and c != BEST]
-    rows = {cell: paired(found.minus(BEST, cell), len(others)) for cell in others}
+    rows = {cell: found.minus(BEST, cell, comparisons=len(others)) for cell in others}
     closest = min(rows, key=lambda cell: rows[cell]["found"])
     return {
         BEST.name: {
-            "verdict": of_every(list(rows.values())),
+            "verdict": of_every(list(rows.values()), found.has(range(1, MOST + 1))),
             "better than": sum(row["verdict"] == "holds" for row in rows.values()),
             "worse than": sum(row["verdict"] == "does not hold" for row in rows.values()),
             "of": len(others),
@@ -153,7 +181,7 @@ def _against_optax(found: Found) -> dict[str, Any]:
     if not baselines:
         return {}
     ours, theirs = found.likeliest(found.several()), found.likeliest(baselines)
-    row = paired(found.minus(ours, theirs))
+    row = found.minus(ours, theirs)
     return {"cell": ours.name, "optax": theirs.name, "test accuracy": _words(row)}
 
 
@@ -162,26 +190,27 @@ def _twice(found: Found) -> dict[str, Any]:
     adamw = Cell("adamw")
     if adamw not in found.cells:
         return {}
-    return {"k=1 decoupled minus adamw": _words(paired(found.minus(one_stage("decoupled"), adamw)))}
+    return {"k=1 decoupled minus adamw": _words(found.minus(one_stage("decoupled"), adamw))}
 
 
 def _words(row: Mapping[str, Any]) -> str:
-    return f"{row['found']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] ({row['seeds']} seeds)"
+    why = f", {row['why']}" if "why" in row else ""
+    return (
+        f"{row['found']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] ({row['seeds']} seeds{why})"
+    )
 
 
 def _summary(found: Found, cell: Cell) -> dict[str, Any]:
-    """Of the test images but where another word is said."""
-    row = found.node.sel(cell=cell.name)
-    rates = found.node.learning_rate.values
-    edge = float(row.rate) in (rates.min(), rates.max())
-    accuracy, loss = (interval(found.of(cell, score)) for score in ("accuracy", "loss"))
+    """Of the test images but where another word is said, over the seeds that all cells have."""
+    row = found.node.sel(cell=cell.name).isel(seed=slice(found.shared))
+    accuracy, loss = (interval(row[f"test_{score}"].values) for score in ("accuracy", "loss"))
     return {
-        "learning rate": f"{float(row.rate):g}{', the last tried' if edge else ''}",
+        "learning rate": f"{float(row.rate):g}{', the last tried' * found.at_an_end(cell)}",
         "accuracy": accuracy.mean,
         "accuracy ±": accuracy.half_width,
         "loss": loss.mean,
         "loss ±": loss.half_width,
         "train accuracy": float(row.train_accuracy.isel(step=-1).mean()),
         "train loss": float(row.train_loss.isel(step=-1).mean()),
-        "seeds": int(row.seeds),
+        "seeds": found.shared,
     }

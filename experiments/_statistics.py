@@ -28,27 +28,29 @@ def paired(
     values: Float[np.ndarray, " seed"], comparisons: int = 1, above: bool = True
 ) -> dict[str, Any]:
     """Of differences seed by seed: mean, interval, and the verdict on their lying above 0 (or
-    below). A run that diverged leaves it undecided."""
+    below). One that is NaN leaves it undecided."""
     mean, half = simultaneous(values, comparisons)
     low, high = mean - half, mean + half
     verdict = verdict_of_interval(low, high, 0.0, above)
     return {"found": mean, "low": low, "high": high, "seeds": len(values), "verdict": verdict}
 
 
-def of_some(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict on "one of these at least", their intervals being simultaneous."""
+def of_some(rows: Sequence[Mapping[str, Any]], all_of_them: bool = True) -> str:
+    """The verdict on "one of these at least", their intervals being simultaneous. It may yet hold
+    where not all that the claim speaks of were measured."""
     found = [row["verdict"] for row in rows]
-    return "holds" if "holds" in found else _all_alike(found)
+    return "holds" if "holds" in found else _all_alike(found, all_of_them)
 
 
-def of_every(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict on "each of these", their intervals being simultaneous."""
+def of_every(rows: Sequence[Mapping[str, Any]], all_of_them: bool = True) -> str:
+    """The verdict on "each of these", their intervals being simultaneous. It may yet fail where
+    not all that the claim speaks of were measured."""
     found = [row["verdict"] for row in rows]
-    return "does not hold" if "does not hold" in found else _all_alike(found)
+    return "does not hold" if "does not hold" in found else _all_alike(found, all_of_them)
 
 
-def _all_alike(found: list[str]) -> str:
-    return found[0] if len(set(found)) == 1 else "undecided"
+def _all_alike(found: list[str], all_of_them: bool) -> str:
+    return found[0] if all_of_them and len(set(found)) == 1 else "undecided"
 
 
 def tally(verdicts: Sequence[str]) -> dict[str, int]:

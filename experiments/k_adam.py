@@ -5,9 +5,10 @@ weight decay decoupled and coupled, beside optax's Adam, AdamW, NAdamW and Adan.
 
 How a budget of runs is spent. Every cell tries every learning rate on a few tuning seeds; the least
 validation loss chooses. The runs that are reported are others: fresh seeds at that rate, scored on
-images that chose nothing, so neither chance at tuning nor tuning itself flatters. Most of them go
-to k = 1 and 2, for the question is their difference: seed by seed, with the same start, batches and
-test images, its error falls as 1/√seeds, while rates beside the best one tell nothing of it.
+images that chose nothing, so tuning does not flatter; that it may have chosen a wrong rate, the
+same for all of a cell's seeds, no interval shows. Most of them go to k = 1 and 2, for the question
+is their difference: seed by seed, with the same start, batches and test images, its error falls as
+1/√seeds, while rates beside the best one tell nothing of it.
 """
 
 import time
@@ -38,11 +39,14 @@ if TYPE_CHECKING:
 SAME_AT_EVERY_STAGE = tuple(name for name in STRATEGIES if name != "meta")
 CLAIMS = {
     "two": "k = 2 helps: test accuracy above that of k = 1",
-    "some": "each strategy but naive beats Adam at some k > 1",
-    "naive": "naive is bad for k > 2: below k = 1 at each",
-    "best": f"{BEST.name} is better than every other k and strategy",
+    "some": "each strategy but naive beats Adam at some k from 2 to 10",
+    "naive": "naive is bad for k > 2: below k = 1 at each to 10",
+    "best": f"{BEST.name} is better than every other strategy and k to 10",
 }
-"""The last three are the paper's."""
+"""The last three are the paper's. Where not all of these k were run, one that speaks of all of
+them stays undecided at best."""
+LEARNT = 0.95
+"""Of the loss at the start, which is that of a guess: the smoke's 30 steps learn little more."""
 EXPECTED = (
     "The paper's figure: inverse_exp, exp and scaled beat Adam at some k > 1, naive is bad for "
     "k > 2, and the best is k = 2, inverse_exp, decoupled. Whatever is found is printed with its "
@@ -93,7 +97,7 @@ class Config:
     """trainings at once"""
 
     def __post_init__(self) -> None:
-        check_counts(self, tuning_seeds=1, seeds=2, steps=1, every=1, lanes=1, text_k=1)
+        check_counts(self, tuning_seeds=1, seeds=2, steps=1, every=1, lanes=1, text_k=2)
         check_counts(self, layers=1, context=1, batch=1, validation=1, test=1, sample=1)
         check_names(self, strategies=SAME_AT_EVERY_STAGE, once=True)
         if self.baselines:
@@ -105,9 +109,13 @@ class Config:
             raise ValueError(f"seeds_two = {self.seeds_two} must be at least seeds = {self.seeds}.")
         if self.steps % self.every:
             raise ValueError(f"every = {self.every} must divide steps = {self.steps}.")
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise ValueError(f"learning_rates = {self.learning_rates} must be positive, some.")
-        if min(self.l2, self.decoupled) < 0:
+        rates = np.unique(np.asarray(self.learning_rates, float))
+        once = len(rates) == np.size(self.learning_rates) and np.ndim(self.learning_rates) == 1
+        if not once or not len(rates) or not (rates > 0).all() or not np.isfinite(rates).all():
+            raise ValueError(
+                f"learning_rates = {self.learning_rates} must be some positive numbers, each once."
+            )
+        if not (0 <= self.l2 < np.inf and 0 <= self.decoupled < np.inf):
             raise ValueError(f"l2 = {self.l2} and decoupled = {self.decoupled} must be 0 or more.")
 
     @property
@@ -136,7 +144,7 @@ SIZES = {
         images="digits", batch=8, validation=32, test=64, sample=64, lanes=1,
     ),
     "quick": Config(
-        ks=(1, 2, 4), strategies=PAPER, learning_rates=(3e-3, 1e-2, 2.5e-2, 5e-2, 1e-1),
+        ks=(1, 2, 4), strategies=PAPER, learning_rates=(1e-3, 3e-3, 1e-2, 2.5e-2, 5e-2, 1e-1),
         seeds_two=12, steps=1000,
     ),
     "full": Config(cifar=True, text="tinyshakespeare", size="medium", context=64, batch=32),
@@ -144,7 +152,11 @@ SIZES = {
 
 
 def run(config: Config, progress: Progress) -> "xarray.DataTree":
-    """A node a network over (cell, learning_rate, tuning_seed), (cell, seed, step) and (k)."""
+    """A node a network over (cell, learning_rate, tuning_seed), (cell, seed, step) and (k).
+
+    Resumed from the pieces it keeps, not from a sweep's store: which rates the fresh seeds run at
+    is known after the tuning alone, and a lane of a store holds no curve.
+    """
     return resumed("k_adam", config, lambda folder: _run(config, progress, folder))
 
 
@@ -164,6 +176,8 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
 
         return tell
 
+    for network in networks:  # first: data that is missing is missed before the work
+        measured.problem_of(network, config.training)
     progress(_budget(config, networks), done, total)
     nodes = {}
     for network in networks:
@@ -261,7 +275,11 @@ def _node(
         "seconds": (
             ("quantile", "k"), np.stack([seconds[q] for q in ("least", "median", "largest")]),
             {"long_name": "time of a step", "units": "s"},
-        )
+        ),
+        "ratio": (
+            ("quartile", "k"), seconds["ratio"],
+            {"long_name": "time of a step over that of k = 1", "units": "1"},
+        ),
     }  # fmt: skip
     for i, (score, unit) in enumerate((("loss", "nats"), ("accuracy", "1"))):
         tuning = [
@@ -326,6 +344,6 @@ def check(dataset: "xarray.DataTree") -> list[str]:
             if not np.isfinite(found.of(cell, "loss")).all():
                 missing.append(f"{name}, {cell.name}: a test loss is not finite.")
             curve = found.node.train_loss.sel(cell=cell.name).values[: len(found.of(cell))]
-            if not (curve[:, -1] < curve[:, 0]).all():
-                missing.append(f"{name}, {cell.name}: a training loss does not fall.")
+            if not (curve[:, -1] < LEARNT * curve[:, 0]).all():
+                missing.append(f"{name}, {cell.name}: a training loss hardly falls.")
     return missing
