@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ct_adam.optimizers.k_adam_decays import STRATEGIES
+from ct_adam.optimizers.k_adam_decays import EVERY_STAGE_ALIKE
 from ct_adam.plotting.k_adam import k_adam_figure
 from ct_adam.sweep.provenance import provenance
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-SAME_AT_EVERY_STAGE = tuple(name for name in STRATEGIES if name != "meta")
 CLAIMS = {
     "two": "k = 2 helps: test accuracy above that of k = 1",
     "some": "each strategy but naive beats Adam at some k from 2 to 10",
@@ -99,7 +98,7 @@ class Config:
     def __post_init__(self) -> None:
         check_counts(self, tuning_seeds=1, seeds=2, steps=1, every=1, lanes=1, text_k=2)
         check_counts(self, layers=1, context=1, batch=1, validation=1, test=1, sample=1)
-        check_names(self, strategies=SAME_AT_EVERY_STAGE, once=True)
+        check_names(self, strategies=EVERY_STAGE_ALIKE, once=True)
         if self.baselines:
             check_names(self, baselines=BASELINES, once=True)
         # Stages beyond 10 are nobody's claim; 1 and 2 are compared.

@@ -683,3 +683,55 @@ def test_find_wants_float64():
             find(lambda w: jnp.sum(w), jnp.ones(2))
     finally:
         jax.config.update("jax_enable_x64", True)
+
+
+def test_a_loss_that_changes_without_a_gradient_is_not_unused():
+    def loss(p):
+        return jax.lax.stop_gradient(jnp.sum(p["hidden"] ** 2)) + jnp.sum(p["seen"] ** 2)
+
+    found = find(loss, {"hidden": jnp.arange(1.0, 4.0), "none": jnp.ones(2), "seen": jnp.ones(2)})
+    # `none` is not in the loss at all.
+    assert [tensor.verdict for tensor in found.tensors] == ["not", "unused", "not"]
+
+
+@pytest.mark.parametrize(
+    "mask", [{"a": False}, "yes", [True, True], True, {"w": 1, "b": False}], ids=str
+)
+def test_masks_that_are_none_are_refused(mask):
+    params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+    flow = ct.flows.RadiusDirectionFlow(ct.AdamFlow(0.01), mask)
+    with pytest.raises(ValueError, match="invariant must be a PyTree like the parameters"):
+        flow.init(lambda p: jnp.sum(p["w"] ** 2) + jnp.sum(p["b"] ** 2), params)
+
+
+def test_a_reduced_radius_wants_decoupled_decay():
+    flow = ct.AdamFlow(0.01, weight_decay=0.1, decay="l2")
+    with pytest.raises(ValueError, match="orthogonal to W"):
+        ct.flows.RadiusDirectionFlow(flow, radius="corrected")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: theory.weight_norm_path(1.0, 3.0, 0.1, 0.1, form="uncorrected"), "of every step"),
+        (
+            lambda: theory.weight_norm_path([1.0, 2.0], [3.0], 0.1, 0.1, form="uncorrected"),
+            "of shape",
+        ),
+        (lambda: theory.momentum_inner(1.0, 0.1, 0.1, 0.9), "is one number"),
+        (lambda: rotation.rescaled(1.0, 0.1, 0.1, 0.0), "factor = 0.0 must be positive"),
+        (lambda: theory.flow_source(0.9, shrink=-5.0), "shrink = -5 must be"),
+        (lambda: find("loss", jnp.ones(2)), "must be a function"),
+        (lambda: find(lambda p: p, jnp.ones(2)), r"array of shape \(2,\)"),
+        (lambda: find(jnp.sum, jnp.ones(2), tolerance=-1.0), "tolerance = -1.0"),
+        (lambda: ct.problems.NormalizedWeight([1.0], noise=-1.0), "noise = -1 must be"),
+        (
+            lambda: ct.problems.NormalizedWeight([1.0, 0.0]).gradient(0, jnp.ones((3, 2))),
+            "must have the direction's",
+        ),
+    ],
+    ids=range(10),
+)
+def test_more_bad_input(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        wrong()

@@ -52,8 +52,9 @@ class RadiusDirectionFlow(AbstractFlow):
     - `radius`: `"exact"`, or `"corrected"` or `"uncorrected"`: the reduced equation of the radius,
         of one stage and order 1. With `"corrected"` it is the discrete optimizer's.
 
-    **Raises:** `ValueError` for a flow of another family, an unknown radius, or a reduced one with
-    order 2 or several stages. A tensor of norm 0 has no direction and gives NaN.
+    **Raises:** `ValueError` for a flow of another family, an unknown radius, a reduced one with
+    order 2, several stages or ℓ2 decay, and at its start for a mask that is none of booleans like
+    the parameters. A tensor of norm 0 has no direction and gives NaN.
 
     !!! example
         >>> import ct_adam as ct, jax.numpy as jnp
@@ -76,6 +77,11 @@ class RadiusDirectionFlow(AbstractFlow):
             raise ValueError(
                 f"radius = {radius!r} is an equation of one stage and order 1: take 'exact'."
             )
+        if radius != "exact" and flow.hyperparameters.decay == "l2":
+            raise ValueError(
+                f"radius = {radius!r} needs gradients orthogonal to W, and decay = 'l2' adds λW to "
+                "them: take 'exact', or decay = 'decoupled'."
+            )
         self.flow, self.invariant, self.radius = flow, invariant, radius
 
     @property
@@ -91,11 +97,13 @@ class RadiusDirectionFlow(AbstractFlow):
         return self.flow.optimizer
 
     def init(self, loss: Loss | AbstractProblem, params: PyTree) -> RadiusDirectionState:
+        self._check_mask(params)
         return self._polar(self.flow.init(self._on_sphere(loss), params))
 
     def from_optimizer(
         self, loss: Loss | AbstractProblem, params: PyTree, optimizer_state: PyTree, step: Any
     ) -> RadiusDirectionState:
+        self._check_mask(params)
         sphere = self._on_sphere(loss)
         return self._polar(self.flow.from_optimizer(sphere, params, optimizer_state, step))
 
@@ -144,6 +152,16 @@ class RadiusDirectionFlow(AbstractFlow):
     ) -> RadiusDirectionState:
         radius = jax.tree.map(lambda r: parameter_scale(r, rtol, atol), state.radius)
         return RadiusDirectionState(radius, self.flow.error_scale(state.state, rtol, atol))
+
+    def _check_mask(self, params: PyTree) -> None:
+        leaves = jax.tree.leaves(self.invariant)
+        like = jax.tree.structure(self.invariant) == jax.tree.structure(params)
+        if self.invariant is None or (like and all(isinstance(x, bool) for x in leaves)):
+            return
+        raise ValueError(
+            "invariant must be a PyTree like the parameters with True or False in place of each "
+            "tensor: give ct.theory.scale_invariance.find(…).mask, or None for all."
+        )
 
     def _reduced(self, step: Any, r: Array, update_norm: Array) -> Array:
         """r' of (r²)' = −2ηλ r² + c η²‖u‖²."""

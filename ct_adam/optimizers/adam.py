@@ -76,7 +76,7 @@ def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer
 
 
 def stage_updates(
-    shared: Hyperparameters, gradient: PyTree, state: PyTree, params: PyTree, mask: Any = None
+    of: Any, gradient: PyTree, state: PyTree, params: PyTree, mask: Any = None
 ) -> tuple[PyTree, ...]:
     """u¹ … u^k of the step that `k_adam(…).update(gradient, state, params)` takes.
 
@@ -85,25 +85,31 @@ def stage_updates(
 
     **Arguments:**
 
-    - `shared`: the hyperparameters, as a flow holds them.
+    - `of`: the k-Adam: a flow whose `optimizer` it is (`ct.KAdamFlow`, `ct.AdamFlow`), or the
+        `Hyperparameters` that one holds.
     - `gradient`, `state`, `params`: what `update` takes; the state is the one before the step.
     - `mask`: as in `k_adam`.
 
     **Returns:** k PyTrees like `params`. The last is the step's u, to which a decoupled decay is
     then added.
 
-    **Raises:** `ValueError` for a state of another number of stages.
+    **Raises:** `ValueError` for a state of another number of stages, or no such flow.
 
     !!! example
         >>> import ct_adam as ct, jax.numpy as jnp
         >>> flow = ct.KAdamFlow(0.1, (0.9, 0.7), (0.999, 0.9), eps=1.0)
         >>> params = jnp.array([3.0])
         >>> state = flow.optimizer.init(params)
-        >>> for u in stage_updates(flow.hyperparameters, params, state, params):
+        >>> for u in stage_updates(flow, params, state, params):
         ...     print(f"{float(u[0]):.4f}")
         0.7500
         0.4286
     """
+    shared = of if isinstance(of, Hyperparameters) else getattr(of, "hyperparameters", None)
+    if not isinstance(shared, Hyperparameters):
+        raise ValueError(
+            "stage_updates wants a flow of k-Adam: ct.KAdamFlow of the optimizer's hyperparameters."
+        )
     u, found = gradient, []
     if shared.decay == "l2":
         decayed = optax.add_decayed_weights(shared.weight_decay, mask)  # pyright: ignore[reportArgumentType]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
+from ..decays import check_hyperparameters
 from .base import AbstractProblem, LossProblem
 from .batches import Minibatches
 from .digits import digits_data
@@ -70,7 +71,7 @@ class NormalizedWeight(AbstractProblem):
     - `signal`: the norm of the mean gradient before projection, for ‖W‖ = 1.
     - `noise`: standard deviation of each coordinate. `seed`: of the noise.
 
-    **Raises:** `ValueError` for a direction that is 0 or not finite.
+    **Raises:** `ValueError` for a direction that is 0 or not finite, and for negative noise.
 
     !!! example
         >>> problem = NormalizedWeight([0.0, 1.0], signal=3.0, noise=0.0)
@@ -90,6 +91,7 @@ class NormalizedWeight(AbstractProblem):
         norm = np.linalg.norm(given)
         if not 0 < norm < np.inf:
             raise ValueError("direction must be finite and not 0.")
+        check_hyperparameters({"noise": noise})
         self.direction = jnp.asarray(given / norm)
         self.signal, self.noise = jnp.asarray(signal, float), jnp.asarray(noise, float)
         self.seed = jnp.asarray(seed)
@@ -98,6 +100,10 @@ class NormalizedWeight(AbstractProblem):
         return self.signal * jnp.sum(self.direction * params) / jnp.sqrt(jnp.sum(params**2))
 
     def gradient(self, step: Any, params: Float[Array, "..."]) -> Float[Array, "..."]:
+        if params.shape != self.direction.shape:
+            raise ValueError(
+                f"params of shape {params.shape} must have the direction's, {self.direction.shape}."
+            )
         norm = jnp.sqrt(jnp.sum(params**2))
         unit = params / norm
         key = jax.random.fold_in(jax.random.key(self.seed), jnp.asarray(step).astype(int))

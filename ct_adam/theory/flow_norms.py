@@ -39,7 +39,7 @@ def flow_source(
         >>> f"{flow_source(0.9, 'lag'):.2f} {flow_source(0.9, 'lag', order=2):.2f}"
         '18.00 18.44'
     """
-    check_hyperparameters({"b1": b1})
+    check_hyperparameters({"b1": b1, "shrink": shrink})
     choice("noise", noise, ("held", "white"))
     if order not in (1, 2):
         raise ValueError(f"order = {order!r} must be 1 or 2.")

@@ -106,7 +106,9 @@ def find(
         >>> [tensor.verdict for tensor in found.tensors], found.mask
         (['not', 'invariant'], {'b': False, 'w': True})
     """
-    _check_settings(points, spread, scales, block)
+    if not callable(loss):
+        raise ValueError("loss must be a function of params: give a problem's `value`.")
+    _check_settings(points, spread, scales, tolerance, near, block)
     params = jax.tree.map(_double, params)
     leaves, structure = jax.tree.flatten(params)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -158,7 +160,13 @@ class _Look(NamedTuple):
 
 @eqx.filter_jit
 def _value_and_gradient(loss: Any, params: PyTree) -> tuple[Array, PyTree]:
-    return jax.value_and_grad(lambda p: jnp.asarray(loss(p)))(params)
+    def scalar(p: PyTree) -> Array:
+        value = jnp.asarray(loss(p))
+        if value.shape:
+            raise ValueError(f"loss returns an array of shape {value.shape}: it must be a number.")
+        return value
+
+    return jax.value_and_grad(scalar)(params)
 
 
 def _look(
@@ -233,18 +241,21 @@ def _judged(
     radial = np.stack([look.radial for look in looks])
     change = np.stack([look.change for look in looks])  # (points, scales, slices)
     rounding = tolerance * whole
-    unused = np.all(size <= rounding, axis=0)
+    still = np.all(change <= rounding[:, None], axis=(0, 1))
+    # A loss may change without a gradient: behind a stop_gradient, or rounded.
+    unused = np.all(size <= rounding, axis=0) & still
     safe = np.where(size > rounding, size, np.inf)
     logs = np.abs(np.log(np.asarray(scales)))[:, None]
     scaling = np.max(change / (safe[:, None] * logs), axis=(0, 1))
     worst_radial = np.max(np.where(size > rounding, radial, 0), axis=0)
-    exact = (worst_radial <= tolerance) & np.all(change <= rounding[:, None], axis=(0, 1))
+    exact = (worst_radial <= tolerance) & still
     falloff = _falloff(looks, scales)
     chance = math.sqrt(looks[0].count)
     close = (np.maximum(worst_radial, scaling) * chance <= near) & (falloff > 0.5)
     verdicts = np.where(
         unused, "unused", np.where(exact, "invariant", np.where(close, "nearly", "not"))
     )
+    scaling = np.where(np.all(size <= rounding, axis=0) & ~still, math.inf, scaling)
     worst = max(verdicts.tolist(), key=("unused", "invariant", "nearly", "not").index)
     good = int(np.sum((verdicts == "invariant") | (verdicts == "nearly")))
     radial_defect = float(np.max(worst_radial))
@@ -285,7 +296,11 @@ def _double(leaf: Any) -> np.ndarray:
     return np.asarray(leaf, np.float64)
 
 
-def _check_settings(points: int, spread: float, scales: Sequence[float], block: int) -> None:
+def _check_settings(
+    points: int, spread: float, scales: Sequence[float], tolerance: float, near: float, block: int
+) -> None:
+    if not (0 < tolerance < near < math.inf):
+        raise ValueError(f"0 < tolerance = {tolerance} < near = {near} is needed.")
     if points < 1 or block < 1 or not 0 <= spread < math.inf:
         raise ValueError(
             f"points = {points}, block = {block} must be 1 or more, and spread = {spread} finite "

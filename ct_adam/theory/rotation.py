@@ -7,10 +7,13 @@ start, after a few 1/(2ηλ) steps. Source: EQUATIONS §3; with b1 it is the ang
 """
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from ..decays import choice
-from .scale_invariance import STATIONARY, Stationary, _arrays, _check, check_shrink
+from ._arguments import arrays, check, check_shrink
+from .scale_invariance import STATIONARY, Stationary
 
 
 def effective_learning_rate(learning_rate: ArrayLike, norm: ArrayLike) -> Float[Array, "..."]:
@@ -20,8 +23,8 @@ def effective_learning_rate(learning_rate: ArrayLike, norm: ArrayLike) -> Float[
         >>> print(effective_learning_rate(0.5, 4.0))
         0.125
     """
-    _check(learning_rate=learning_rate)
-    eta, norm = _arrays(learning_rate, norm)
+    check(learning_rate=learning_rate)
+    eta, norm = arrays(learning_rate, norm)
     return eta / norm
 
 
@@ -40,8 +43,8 @@ def angular_update(
         >>> print(angular_update(1.0, 1.0, 0.0, 1.0).round(4))  # 45 degrees
         0.7854
     """
-    _check(learning_rate=learning_rate, weight_decay=weight_decay)
-    norm, update_norm, inner, eta, decay = _arrays(
+    check(learning_rate=learning_rate, weight_decay=weight_decay)
+    norm, update_norm, inner, eta, decay = arrays(
         norm, update_norm, inner, learning_rate, weight_decay
     )
     outwards = inner / norm
@@ -72,9 +75,9 @@ def equilibrium_angle(
         0.003244
     """
     choice("kind", kind, STATIONARY)
-    _check(learning_rate=learning_rate, weight_decay=weight_decay, b1=b1)
+    check(learning_rate=learning_rate, weight_decay=weight_decay, b1=b1)
     check_shrink(learning_rate, weight_decay)
-    eta, decay, b1 = _arrays(learning_rate, weight_decay, b1)
+    eta, decay, b1 = arrays(learning_rate, weight_decay, b1)
     shrink = eta * decay
     if kind == "uncorrected":
         return jnp.sqrt(2 * shrink)
@@ -94,9 +97,9 @@ def warm_up_steps(learning_rate: ArrayLike, weight_decay: ArrayLike) -> Float[Ar
         >>> print(f"{warm_up_steps(1e-3, 0.1):.0f}")
         5000
     """
-    _check(learning_rate=learning_rate, weight_decay=weight_decay)
+    check(learning_rate=learning_rate, weight_decay=weight_decay)
     check_shrink(learning_rate, weight_decay)
-    eta, decay = _arrays(learning_rate, weight_decay)
+    eta, decay = arrays(learning_rate, weight_decay)
     return 1 / (2 * eta * decay)
 
 
@@ -110,10 +113,14 @@ def rescaled(
 
     **Returns:** the new ‖W₀‖, η and λ.
 
+    **Raises:** `ValueError` for a factor that is not positive.
+
     !!! example
         >>> print(*rescaled(1.0, 0.25, 0.5, 2.0))
         2.0 0.5 0.25
     """
-    _check(learning_rate=learning_rate, weight_decay=weight_decay)
-    norm, eta, decay, factor = _arrays(norm, learning_rate, weight_decay, factor)
+    check(learning_rate=learning_rate, weight_decay=weight_decay)
+    if not isinstance(factor, Tracer) and not np.all(np.asarray(factor, float) > 0):
+        raise ValueError(f"factor = {factor} must be positive.")
+    norm, eta, decay, factor = arrays(norm, learning_rate, weight_decay, factor)
     return factor * norm, factor * eta, decay / factor
