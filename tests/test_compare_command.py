@@ -137,7 +137,14 @@ def test_a_flow_that_is_not_trusted(tmp_path, capsys):
     print(sweep.describe_following(dataset))
 
 
-@pytest.mark.parametrize("optimizer", ["sgdw", "optax:adan", "adam_prox"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param("sgdw", marks=pytest.mark.slow),
+        "optax:adan",
+        pytest.param("adam_prox", marks=pytest.mark.slow),
+    ],
+)
 def test_warm_steps_of_any_optimizer(optimizer):
     flow = "interpolating-3x2" + (",heavy_ball" if optimizer == "sgdw" else "")
     config = sweep.FollowConfig(

@@ -114,6 +114,7 @@ def sensitive(make, loss, start, theirs, **options):
 
 # A kernel takes seconds to compile: what lowers like another stands among the slow ones.
 LIKE_OTHERS = {
+    "adam flow",
     "a PyTree",
     "a stream of each lane",
     "a schedule",

@@ -27,8 +27,8 @@ from experiments.state_formulation import (
 jax.config.update("jax_enable_x64", True)
 
 
-SLOW = {"regimes", "ode_vs_discrete"}
-"""The first one's own tests run its smoke too; the second compiles for over a minute."""
+SLOW = {"regimes", "ode_vs_discrete", "derivatives"}
+"""The first one's own tests run its smoke too; the others compile for half a minute and more."""
 
 
 @pytest.mark.parametrize(
