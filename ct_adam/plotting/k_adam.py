@@ -65,8 +65,8 @@ def k_adam_figure(tree: "xarray.DataTree", found: Mapping[str, Any]) -> "Figure"
             above, below = axes[2 * row], axes[2 * row + 1]
             for axis, coupling in zip(above, COUPLINGS, strict=False):
                 _against_k(axis, node, coupling, found[name]["cells"])
-                aside = "" if coupling == "decoupled" else "; optax's as in (a)"
-                axis.set_title(f"{coupling} weight decay{aside}", fontsize=7.5)
+                aside = " weight decay" if coupling == "decoupled" else "; optax's as in (a)"
+                axis.set_title(f"{coupling}{aside}", fontsize=7.5)
             _share_heights(above[:2])
             above[0].set_ylabel(f"{NETWORKS[name]}\ntest accuracy", fontsize=7)
             _curves(above[2], node, next(iter(found[name]["cells"].values()))["seeds"])
