@@ -19,6 +19,7 @@ from .flows import StaggeredFlow as StaggeredFlow
 from .optimizers import adam_l2 as adam_l2
 from .optimizers import adam_prox as adam_prox
 from .optimizers import adamw as adamw
+from .optimizers import decoupled as decoupled
 from .optimizers import frank_wolfe as frank_wolfe
 from .optimizers import k_adam as k_adam
 from .optimizers import k_adam_decays as k_adam_decays
@@ -26,6 +27,7 @@ from .optimizers import sgdw as sgdw
 from .optimizers import sign_descent as sign_descent
 from .optimizers import stage_updates as stage_updates
 from .optimizers import steepest_descent as steepest_descent
+from .optimizers import warm_restarts as warm_restarts
 from .simulate import OUTCOME as OUTCOME
 from .simulate import Comparison as Comparison
 from .simulate import RunError as RunError

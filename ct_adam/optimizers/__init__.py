@@ -6,7 +6,12 @@ from .adam import adamw as adamw
 from .adam import from_hyperparameters as from_hyperparameters
 from .adam import k_adam as k_adam
 from .adam import stage_updates as stage_updates
+from .decoupled import decoupled as decoupled
+from .decoupled import uncorrected as uncorrected
 from .k_adam_decays import k_adam_decays as k_adam_decays
+from .restarts import restart_decay as restart_decay
+from .restarts import restart_steps as restart_steps
+from .restarts import warm_restarts as warm_restarts
 from .sgdw import sgdw as sgdw
 from .sign import sign_descent as sign_descent
 from .stage import Optimizer as Optimizer

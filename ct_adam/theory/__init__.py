@@ -3,6 +3,7 @@
 from . import advice as advice
 from . import constraint as constraint
 from . import constraint_rates as constraint_rates
+from . import decay as decay
 from . import interpolation as interpolation
 from . import rotation as rotation
 from . import scale_invariance as scale_invariance
@@ -21,6 +22,16 @@ from .constraint_rates import average_update_bound as average_update_bound
 from .constraint_rates import box_steps as box_steps
 from .constraint_rates import constant_rate_bound as constant_rate_bound
 from .constraint_rates import falling_rate_bound as falling_rate_bound
+from .decay import CONVENTIONS as CONVENTIONS
+from .decay import convert_decay as convert_decay
+from .decay import from_zhou as from_zhou
+from .decay import half_life as half_life
+from .decay import nearest_ridge as nearest_ridge
+from .decay import normalised_decay as normalised_decay
+from .decay import ridge as ridge
+from .decay import scale_adjusted_ridge as scale_adjusted_ridge
+from .decay_advice import DecayAdvice as DecayAdvice
+from .decay_advice import advise_decay as advise_decay
 from .degenerate import degenerate_boundary as degenerate_boundary
 from .degenerate import degenerate_radius as degenerate_radius
 from .degenerate import degenerate_rate as degenerate_rate
