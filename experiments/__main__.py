@@ -8,9 +8,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import Experiment, load, names
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +65,9 @@ def _run(name: str, size: str, out: Path, words: list[str]) -> int:
     dataset = _measure(experiment, name, config)
     dataset.attrs["command"] = "python -m experiments " + shlex.join(words)
     about = {"experiment": name, "size": size, **dataset.attrs}
-    paths = save_figure(experiment.plot(dataset), folder / name, about)
+    figure = experiment.plot(dataset)
+    paths = save_figure(figure, folder / name, about)
+    _close(figure)
     found, missing = _plain(experiment.numbers(dataset)), experiment.check(dataset)
     record = {
         **about,
@@ -76,6 +81,13 @@ def _run(name: str, size: str, out: Path, words: list[str]) -> int:
     print(_report(experiment.EXPECTED, found, missing))
     print(f"\nWrote {', '.join(map(str, paths))} in {dataset.attrs['wall_seconds']:.0f} s.")
     return 1 if missing else 0
+
+
+def _close(figure: "Figure") -> None:
+    """Pyplot holds it otherwise, with all its data."""
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
 
 
 def _measure(experiment: Experiment, name: str, config: Any) -> Any:

@@ -49,6 +49,7 @@ def test_smoke_finds_what_is_expected_and_writes_it(name, tmp_path, capsys):
     picture = (tmp_path / f"{name}.png").read_bytes()
     assert b'"size": "smoke"' in picture
     assert len(picture) < 300_000
+    jax.clear_caches()  # gigabytes of programs that no other test runs
 
 
 def _one_sentence(capsys) -> str:

@@ -276,7 +276,7 @@ def test_hand_over_from_optax():
         rtol=0,
         atol=rounding(Hyper(), 7),
     )
-    with pytest.raises(ValueError, match="1 stages of moments, the flow has 2"):
+    with pytest.raises(ValueError, match="1 stages of moments, 2 are wanted"):
         ct.KAdamFlow(0.03).from_optimizer(ripple, params, state, 7)
 
 
