@@ -8,9 +8,13 @@ and 0 ≤ η_t ≤ 1 their schedule, one step is
 so that λ_LH is the share of a weight that a step at full rate takes away.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from .decays import choice
@@ -27,7 +31,7 @@ CONVENTIONS: tuple[Convention, ...] = (
     "tensorflow_addons",
     "normalised",
 )
-TIMES_RATE: tuple[Convention, ...] = CONVENTIONS[:4]
+MULTIPLIED_BY_RATE: tuple[Convention, ...] = CONVENTIONS[:4]
 """λ is multiplied by the learning rate. The others give a share per step."""
 
 
@@ -56,8 +60,8 @@ def convert_decay(
 
     **Returns:** the decay in `target`'s convention.
 
-    **Raises:** `ValueError` for an unknown convention, or where α or the steps are wanted and not
-    given, or not positive.
+    **Raises:** `ValueError` for an unknown convention, a negative decay, or where α or the steps
+    are wanted and not given, or not positive.
 
     !!! example
         >>> print(convert_decay(1e-4, "loshchilov_hutter", "pytorch", learning_rate=1e-3))
@@ -65,7 +69,7 @@ def convert_decay(
     """
     choice("source", source, CONVENTIONS)
     choice("target", target, CONVENTIONS)
-    found = jnp.asarray(decay, float)
+    found = not_negative("decay", decay)
     if _kind(source) == _kind(target):
         return found
     if _kind(source) == "rate":
@@ -80,7 +84,7 @@ def convert_decay(
 
 
 def _kind(convention: Convention) -> str:
-    if convention in TIMES_RATE:
+    if convention in MULTIPLIED_BY_RATE:
         return "rate"
     return "normalised" if convention == "normalised" else "share"
 
@@ -89,6 +93,27 @@ def positive(name: str, value: ArrayLike | None) -> Array:
     """The value as an array; `ValueError` where it is missing or not positive."""
     if value is None:
         raise ValueError(f"Give {name}: these two conventions differ by it.")
-    if isinstance(value, int | float) and not 0 < value < float("inf"):
-        raise ValueError(f"{name} = {value} must be positive and finite.")
+    return within(name, value, lambda x: (x > 0) & np.isfinite(x), "positive and finite")
+
+
+def not_negative(name: str, value: ArrayLike) -> Array:
+    """The value as an array; `ValueError` where it is negative or not finite."""
+    return within(name, value, lambda x: (x >= 0) & np.isfinite(x), "finite and not negative")
+
+
+def within(
+    name: str, value: ArrayLike, allowed: Callable[[np.ndarray], np.ndarray], words: str
+) -> Array:
+    """The value as an array; `ValueError` at the first number in it that is not `allowed`.
+
+    Tracers cannot be looked at and are left out.
+    """
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        try:
+            known = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} = {value!r} is not a number.") from None
+        wrong = known[~allowed(known)]
+        if wrong.size:
+            raise ValueError(f"{name} = {wrong[0]:g} must be {words}.")
     return jnp.asarray(value, float)

@@ -21,7 +21,7 @@ def ball_norm(tree: PyTree, norm: Norm = "linf") -> Float[Array, ""]:
         4.0 5.0
     """
     choice("norm", norm, NORMS)
-    leaves = jax.tree.leaves(tree)
+    leaves = leaves_of(tree)
     if norm == "l2":
         return jnp.sqrt(jnp.sum(jnp.stack([jnp.sum(jnp.abs(leaf) ** 2) for leaf in leaves])))
     sizes = leaves if norm == "linf" else [_singular_values(leaf) for leaf in leaves]
@@ -38,9 +38,17 @@ def dual_norm(tree: PyTree, norm: Norm = "linf") -> Float[Array, ""]:
     choice("norm", norm, NORMS)
     if norm == "l2":
         return ball_norm(tree, "l2")
-    leaves = jax.tree.leaves(tree)
+    leaves = leaves_of(tree)
     sizes = leaves if norm == "linf" else [_singular_values(leaf) for leaf in leaves]
     return jnp.sum(jnp.stack([jnp.sum(jnp.abs(size)) for size in sizes]))
+
+
+def leaves_of(tree: PyTree) -> list[Array]:
+    """The leaves, or `ValueError` where there are none."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves:
+        raise ValueError("A PyTree has no leaves: give one with one array at least.")
+    return leaves
 
 
 def check_matrix(leaf: Array) -> None:

@@ -96,9 +96,8 @@ def _relative(found: Any, wanted: Any) -> float:
 def values() -> dict[str, dict[str, Any]]:
     """The normalised decay, SGDW's rest with momentum, and where the learning rate restarts."""
     norm, batch, points = PAPER
-    schedule = ct.warm_restarts(1.0, FIRST)
-    around = {end: (float(schedule(end - 1)), float(schedule(end))) for end in RESTARTS[:-1]}
-    around[RESTARTS[-1]] = (float(schedule(RESTARTS[-1] - 1)), 1.0)  # no fifth cycle is asked for
+    schedule = ct.warm_restarts(1.0, FIRST, cycles=len(RESTARTS) + 1)
+    around = {end: (float(schedule(end - 1)), float(schedule(end))) for end in RESTARTS}
     return {
         "normalised decay": {
             f"T = {t}": float(normalised_decay(norm, batch, points, t)) for t in WANTED

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 import ct_adam as ct
 from ct_adam.norms import NORMS
+from ct_adam.optimizers import frank_wolfe_rate
 from ct_adam.theory import (
     constant_rate_bound,
     falling_rate_bound,
@@ -194,9 +195,6 @@ def box_minimum(hessian: np.ndarray, a: np.ndarray, decay: float) -> np.ndarray:
 def _descents(hessian: Array, a: Array, start: Array, eta: Array, decay: Array) -> Array:
     """Losses (norm, schedule, step)."""
 
-    def falling(step: Any) -> Any:
-        return 2 / (decay * (step + 2.0))
-
     def loss_path(norm: Any, rate: Any) -> Array:
         optimizer = ct.steepest_descent(rate, decay, norm)
 
@@ -208,7 +206,8 @@ def _descents(hessian: Array, a: Array, start: Array, eta: Array, decay: Array) 
 
         return jax.lax.scan(step, (start, optimizer.init(start)), None, STEPS)[1]
 
-    paths = [jnp.stack([loss_path(n, rate) for rate in (eta, falling)]) for n in BALLS]
+    rates = eta, frank_wolfe_rate(decay)
+    paths = [jnp.stack([loss_path(n, rate) for rate in rates]) for n in BALLS]
     return jnp.stack(paths)
 
 
@@ -255,9 +254,9 @@ def methods(steps: int, seed: int = 1, size: int = 20) -> "xarray.Dataset":
     )
 
 
-def harmonic(step: Any) -> Any:
-    """η of `methods`."""
-    return 0.05 / jnp.maximum(1.0, step / 100)
+def harmonic(step: Any, learning_rate: Any = 0.05, flat: Any = 100) -> Array:
+    """η: constant for `flat` steps, then falling as 1/n. As it stands that of `methods`."""
+    return learning_rate / jnp.maximum(1.0, step / flat)
 
 
 def frank_wolfe_difference(steps: int = 40, seed: int = 0) -> dict[str, float]:

@@ -19,6 +19,7 @@ from ct_adam.theory import residuals
 
 from . import Progress
 from ._kept import Arrays, remembered
+from ._linf import harmonic
 
 if TYPE_CHECKING:
     import xarray
@@ -52,7 +53,7 @@ class Training(NamedTuple):
     every: int
 
     def rates(self) -> np.ndarray:
-        return self.learning_rate / np.maximum(1, np.arange(self.steps) / self.flat)
+        return np.asarray(harmonic(np.arange(self.steps), self.learning_rate, self.flat))
 
 
 def runs_of(pairs: Sequence[tuple[float, float]], adam: bool) -> list[Run]:
@@ -119,9 +120,7 @@ def _path(problem: AbstractProblem, params: PyTree, numbers: Array, steps: int) 
     """Residuals and loss at every step; not by `ct.run`, whose observer has no gradient."""
     b1, b2, decay, eta, flat = numbers
 
-    def rate(step: Any) -> Array:
-        return eta / jnp.maximum(1.0, step / flat)
-
+    rate = partial(harmonic, learning_rate=eta, flat=flat)
     optimizer = ct.adamw(rate, b1, b2, eps=0.0, weight_decay=decay)
 
     def step(carry: Any, _: None) -> Any:

@@ -271,14 +271,14 @@ def test_the_box_has_one_definition():
 
 def test_frank_wolfes_own_step_and_what_run_tells_of_it():
     goal = jnp.array([2.0, 0.2971])
-    path = ct.run(ct.frank_wolfe(), lambda x: jnp.sum((x - goal) ** 2) / 2, jnp.zeros(2), 200)
+    path: Any = ct.run(ct.frank_wolfe(), lambda x: jnp.sum((x - goal) ** 2) / 2, jnp.zeros(2), 200)
     x = np.zeros(2)
     for n in range(3):
         np.testing.assert_allclose(path.params[n], x, atol=1e-15)
         x = x + 2 / (n + 2) * (np.sign(np.asarray(goal) - x) - x)
     np.testing.assert_allclose(np.abs(path.update[:100]), 1, atol=1e-13)  # u, not the step
     schedule = ct.steepest_descent(frank_wolfe_rate(1.0), 1.0)
-    same = ct.run(schedule, lambda x: jnp.sum((x - goal) ** 2) / 2, jnp.zeros(2), 200)
+    same: Any = ct.run(schedule, lambda x: jnp.sum((x - goal) ** 2) / 2, jnp.zeros(2), 200)
     np.testing.assert_allclose(same.params, path.params, atol=1e-13)
 
 
@@ -396,9 +396,22 @@ BAD = {
     "norm": (lambda: ct.steepest_descent(0.1, norm="l1"), "norm = 'l1'"),  # pyright: ignore[reportArgumentType]
     "decay": (lambda: ct.steepest_descent(0.1, -1.0, "l2"), "weight_decay"),
     "step": (lambda: ct.frank_wolfe(1.5), r"step_size = 1.5 must be in \[0, 1\]"),
+    "step NaN": (lambda: ct.frank_wolfe(np.nan), "step_size = nan must be"),
+    "step of a letter": (lambda: ct.frank_wolfe("a"), "step_size = 'a' is not a number"),  # pyright: ignore[reportArgumentType]
+    "step as an array": (lambda: ct.frank_wolfe(jnp.array(2.0)), r"step_size = 2.0 must be in"),
     "radius": (lambda: ct.frank_wolfe(radius=0.0), "radius = 0"),
+    "radius as an array": (lambda: ct.frank_wolfe(radius=jnp.array(0.0)), "radius = 0"),
     "vector": (lambda: steepest_direction(jnp.ones(3), "spectral"), "only matrices"),
     "kkt": (lambda: theory.kkt_residual(jnp.ones(1), jnp.ones(1), -0.1), "weight_decay"),
+    "shapes": (
+        lambda: theory.kkt_residual(jnp.ones(3), jnp.ones(1), 1.0),
+        r"must be alike: their leaves have shapes \[\(3,\)\] and \[\(1,\)\]",
+    ),
+    "trees": (lambda: theory.frank_wolfe_gap({"x": jnp.ones(1)}, jnp.ones(1), 1.0), "alike"),
+    "complex": (lambda: theory.kkt_residual(jnp.ones(1), 1j * jnp.ones(1), 1.0), "complex"),
+    "nothing": (lambda: theory.kkt_residual({}, {}, 1.0), "no leaves"),
+    "no path": (lambda: theory.constraint_path({}, lambda x: x, 1.0), "no leaves"),
+    "nothing held": (lambda: theory.adamw_barrier({}, 1.0), "no leaves"),
     "barrier": (lambda: theory.adamw_barrier(jnp.ones(1), 1.0, -0.1), "eps"),
     "average": (lambda: theory.average_update_bound(0.99, 0.9, 1.0, 1.0), "take b1 ≤ b2"),
     "rates": (lambda: theory.average_update(jnp.ones(3), [1.0]), "one for each of 3 steps"),

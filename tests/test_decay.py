@@ -98,6 +98,13 @@ def test_what_cannot_be_converted(arguments, words):
         theory.convert_decay(*arguments)
     with pytest.raises(ValueError, match="learning_rate = 0 must be positive"):
         theory.convert_decay(0.1, "optax", "loshchilov_hutter", learning_rate=0)
+    for decay in (-0.1, np.array([0.1, -0.1]), jnp.array([-0.1]), [0.1, -0.1]):
+        with pytest.raises(ValueError, match=r"decay = -0.1 must be finite and not negative\."):
+            theory.convert_decay(decay, "optax")
+    with pytest.raises(ValueError, match=r"steps = -2 must be positive and finite\."):
+        theory.convert_decay(0.1, "normalised", "loshchilov_hutter", steps=np.array([9, -2]))
+    with pytest.raises(ValueError, match=r"learning_rate = .* is not a number\."):
+        theory.convert_decay(0.1, "optax", "loshchilov_hutter", learning_rate=eta)
 
 
 # ---------------------------------------------------------------- equal trajectories
@@ -220,11 +227,53 @@ def test_masked_leaves_keep_their_size_and_the_rule_is_known():
         ({"follows": "nothing"}, "Give base_rate"),
         ({"weight_decay": -1.0}, "weight_decay = -1 must be"),
         ({"convention": "normalised", "base_rate": 0.1}, "Give steps"),
+        ({"convention": "normalised", "base_rate": 0.1, "follows": "nothing"}, "Give steps"),
+        (
+            {"convention": "normalised", "base_rate": 0.1, "weight_decay": lambda n: 0.1},
+            "Give steps",
+        ),
+        ({"base_rate": -1.0}, "base_rate = -1 must be"),
+        ({"base_rate": 0.0}, "base_rate = 0 must be positive"),
+        ({"base_rate": eta}, "base_rate = .* is not a number"),
     ],
 )
 def test_bad_options(arguments, words):
     with pytest.raises(ValueError, match=words):
         ct.decoupled(optax.identity(), eta, **{"weight_decay": 0.1} | arguments)
+
+
+@pytest.mark.parametrize("follows", ["schedule", "nothing"])
+def test_an_injected_rate_is_not_the_base(follows):
+    """Under `optax.inject_hyperparams` η is an array, of this step: η/α would be 1."""
+    convention = "loshchilov_hutter" if follows == "schedule" else "optax"
+
+    def injected(**given_so):
+        return optax.inject_hyperparams(ct.decoupled)(
+            optax.scale_by_adam(0.9, 0.99, 1e-3), eta, 0.02 if follows == "schedule" else 0.4,
+            convention=convention, follows=follows, **given_so,
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="Give base_rate"):
+        injected().init(jnp.asarray(START))
+    with pytest.raises(ValueError, match="Give base_rate"):
+        ct.decoupled(optax.identity(), jnp.array(0.1), 0.1, convention="loshchilov_hutter")
+    for number in (0.1, 1, np.float64(0.1), np.float32(0.1)):
+        ct.decoupled(optax.identity(), number, 0.1, convention="loshchilov_hutter")
+    if follows == "schedule":
+        wanted = loshchilov_hutter(0.02)
+    else:
+        wanted = adam(lambda n, theta, u: theta * (1 - 0.02) - COURSE[n] * ALPHA * u)
+    np.testing.assert_allclose(path(injected(base_rate=ALPHA)), wanted, atol=1e-12)
+
+
+def test_uncorrected_knows_one_stage():
+    params = jnp.asarray(START)
+    for b1, stages in (((0.9, 0.9), 2), ((0.9,) * 3, 3)):
+        state = ct.k_adam(0.1, b1, (0.99,) * stages).init(params)
+        with pytest.raises(ValueError, match=f"holds {stages} stages of ct.k_adam"):
+            uncorrected(state, params)
+    with pytest.raises(ValueError, match="holds 0 stages"):
+        uncorrected(optax.adam(0.1).init(params), params)
 
 
 # ---------------------------------------------------------------- warm restarts
@@ -233,19 +282,25 @@ def test_bad_options(arguments, words):
 def test_warm_restarts_and_their_decay():
     ends = (100, 300, 700, 1500)
     assert restart_steps(100, 2, 4) == ends
-    n = np.arange(1500)
-    begin = np.repeat((0, *ends[:-1]), (100, 200, 400, 800))
-    length = np.repeat((100, 200, 400, 800), (100, 200, 400, 800))
-    rate = jax.jit(jax.vmap(ct.warm_restarts(0.3, 100)))(jnp.asarray(n))
+    n, lengths = np.arange(3100), (100, 200, 400, 800, 1600)
+    begin, length = np.repeat((0, *ends), lengths), np.repeat(lengths, lengths)
+    rate = jax.jit(jax.vmap(ct.warm_restarts(0.3, 100, cycles=5)))(jnp.asarray(n))
     wanted = 0.3 * (0.5 + 0.5 * np.cos(np.pi * (n - begin) / length))
     # optax counts in int32, whose quotient is a float32: 1e-7 of the angle, π at most
     np.testing.assert_allclose(rate, wanted, atol=1e-6)
-    assert all(rate[end - 1] < 1e-4 < rate[end] == 0.3 for end in ends[:-1])
-    decay = jax.jit(jax.vmap(restart_decay(0.05, 100)))(jnp.asarray(n))
+    assert all(rate[end - 1] < 1e-4 < rate[end] == 0.3 for end in ends)
+    decay = jax.jit(jax.vmap(restart_decay(0.05, 100, cycles=5)))(jnp.asarray(n))
     np.testing.assert_allclose(decay, 0.05 / np.sqrt(length), rtol=1e-15)
-    assert float(restart_decay(0.05, 100)(10_000)) == decay[-1]
+    assert float(restart_decay(0.05, 100)(10_000)) == decay[1499]
     with pytest.raises(ValueError, match="multiple = 0 must be a whole number"):
         ct.warm_restarts(0.1, 10, 0)
+    for lowest in (2, -0.1):
+        with pytest.raises(ValueError, match=f"lowest = {lowest} must be in"):
+            ct.warm_restarts(0.1, 10, lowest=lowest)
+    with pytest.raises(ValueError, match="learning_rate must be a number"):
+        ct.warm_restarts(eta, 10)
+    with pytest.raises(ValueError, match=r"decay = .* is not a number"):
+        restart_decay(eta, 10)
 
 
 # ---------------------------------------------------------------- what a decay is
@@ -257,6 +312,22 @@ def test_half_life(share):
     steps = float(theory.half_life(0.5, share / 0.5))
     # (1 - f)^steps: rounding of f in 1 - f, over f, times the exponent's size, ln 2
     assert (1 - share) ** steps == pytest.approx(0.5, rel=4e-16 / share + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: theory.half_life(-1, 2), "learning_rate = -1 must be finite and not negative"),
+        (lambda: theory.half_life(1, jnp.array([0.1, -2.0])), "weight_decay = -2 must be"),
+        (lambda: theory.ridge(0.1, 1.5), r"momentum = 1.5 must be in \[0, 1\)"),
+        (lambda: theory.ridge(-0.1), "weight_decay = -0.1 must be"),
+        (lambda: theory.nearest_ridge([1, -3], 0.1, 0.1), "scales = -3 must be positive"),
+        (lambda: theory.nearest_ridge(jnp.ones(2), -0.1, 0.1), "decay = -0.1 must be"),
+    ],
+)
+def test_what_has_no_ridge_or_half_life(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
 
 
 def test_first_proposition_and_sgdw_with_momentum():
@@ -320,6 +391,22 @@ def test_what_is_left_of_the_start(share, steps):
     taken = share * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
     assert advice.kept_cosine == pytest.approx(np.prod(1 - taken), rel=1e-11)
     assert advice.kept == pytest.approx((1 - share) ** steps, rel=1e-11)
+    addons = theory.advise_decay(share, "tensorflow_addons", learning_rate=0.5, steps=steps)
+    # its decay takes the same share of every step, whatever the rate does
+    assert addons.kept_cosine == addons.kept == advice.kept
+
+
+def test_the_box_is_for_b1_up_to_b2(capsys):
+    inside = "AdamW, if it converges (eps → 0), ends in |θ| ≤ 10."
+    outside = "nothing keeps AdamW in |θ| ≤ 10, as b1 > b2."
+    for b1, b2, words in ((0.9, 0.9, inside), (0.9, 0.999, inside), (0.99, 0.9, outside)):
+        advice = theory.advise_decay(0.1, momentum=b1, b2=b2)
+        assert str(advice).endswith(words)
+        assert advice.as_dict()["decay_box"] == (10 if words == inside else None)
+        assert main(["advise", "--b1", str(b1), "--b2", str(b2), "--decay", "0.1"]) == 0
+        assert capsys.readouterr().out.endswith(f"{words}\n")
+    with pytest.raises(ValueError, match=r"b2 = 1.0 must be in \[0, 1\)"):
+        theory.advise_decay(0.1, b2=1.0)
 
 
 def test_advise_on_the_command_line(capsys):
@@ -328,6 +415,7 @@ def test_advise_on_the_command_line(capsys):
     assert main(["advise", "--steps", "10000"]) == 0
     assert before == capsys.readouterr().out.splitlines()
     assert "0.0001 a step at its base 0.001" in names
+    assert "(Loshchilov & Hutter, TensorFlow Addons at a constant rate)" in names
     assert "0.01 normalised over 10000 steps" in names
     assert "in 6931 steps" in steps  # ln 2/1e-4, and a half
     assert "0.368 of the start" in steps  # 1/e
@@ -341,11 +429,11 @@ def test_advise_as_json_and_its_errors(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "stable"
     assert found["decay_per_step"] == pytest.approx(0.0025)
-    assert found["decay_times_rate"] == pytest.approx(2.5)
+    assert found["decay_optax"] == pytest.approx(2.5)
     assert main([*words, "0"]) == 0
     assert json.loads(capsys.readouterr().out)["decay_half_life"] is None
     for decay, said in (("-1", "decay = -1.0 must be finite"), ("30", "take away 1.5 of a weight")):
         assert main([*words, decay]) == 2
         assert said in capsys.readouterr().err
     assert main(["advise", "--decay", "0.1", "--learning-rate", "0"]) == 2
-    assert "learning_rate = 0.0 must be positive" in capsys.readouterr().err
+    assert "learning_rate = 0 must be positive" in capsys.readouterr().err

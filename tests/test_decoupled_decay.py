@@ -39,7 +39,8 @@ def test_lowest_of_a_parabola_is_its_vertex():
 @pytest.mark.parametrize("slope", [-1.0, 0.0, 0.7])
 def test_slope_of_a_valley(slope):
     found = measured.valley(parabolas(slope), RATES, DECAYS)
-    assert found.rates == 5
+    assert found.counts.sum() == 5
+    assert found.residual == pytest.approx(0, abs=1e-12)
     assert found.slope.mean == pytest.approx(slope, abs=1e-12)
     assert found.slope.half_width == pytest.approx(0, abs=1e-12)
     # λ_LH/lr is the decay of the other parametrisation: the same map, looked at aslant
@@ -50,13 +51,48 @@ def test_slope_of_a_valley(slope):
 
 def test_rates_whose_best_decay_is_at_an_end_of_the_grid_do_not_count():
     losses = parabolas(0.5)
-    losses[:, 0] = np.arange(25)
+    losses[:, 0] = 1 + np.arange(25)
     found = measured.valley(losses, RATES, DECAYS)
-    assert found.rates == 4
+    assert found.counts.tolist() == [False, True, True, True, True]
     assert np.isnan(found.log_best[0])
     assert found.slope.mean == pytest.approx(0.5, abs=1e-12)
-    losses[:, 1:3] = np.arange(25)
+    losses[:, 1:3] = 1 + np.arange(25)
     assert np.isnan(measured.valley(losses, RATES, DECAYS).slope.mean)
+
+
+def test_rates_far_above_the_least_or_of_wide_intervals_do_not_count():
+    losses = parabolas(0.0)
+    losses[:, 0] = 1.4 * parabolas(1.5)[:, 0]  # 40 % above: its λ* would tilt the line
+    found = measured.valley(losses, RATES, DECAYS)
+    assert found.counts.tolist() == [False, True, True, True, True]
+    assert found.slope.mean == pytest.approx(0, abs=1e-12)
+    losses[:, 0] = 1.2 * parabolas(1.5)[:, 0]
+    assert measured.valley(losses, RATES, DECAYS).counts.all()
+    # Three seeds' ln λ* of mean m, ±a: Student's 4.30·a/√3, the interval twice that; a decade at
+    # a = 0.46. Their mean's parabola has its vertex at m, whatever a is.
+    for aside, counts in ((0.44, True), (0.48, False)):
+        centre = np.log(1e-2) + aside * np.array([[[-1.0]], [[0.0]], [[1.0]]])
+        losses[:, :1] = 1 + (np.log(DECAYS) - centre) ** 2
+        assert measured.valley(losses, RATES, DECAYS).counts[0] == counts
+
+
+@pytest.mark.parametrize(("jump", "line"), [(2.0, True), (3.0, False)])
+def test_a_jump_is_not_a_line(jump, line):
+    # Of y = jump · (0, 0, 0, 1, 1) over 0 … 4 the line leaves √(Syy − Sxy²/Sxx)/√5 =
+    # Syy = 1.2, Sxy = 3, Sxx = 10 give 1.2 − 0.9 = 0.3 over 5 rates, √0.06. ln 2 at jump = 2.83.
+    losses = np.concatenate(
+        [
+            parabolas(0.0)[:, :3],
+            1 + (np.log(DECAYS) - np.log(1e-2) - jump * np.ones((3, 2, 1))) ** 2,
+        ],
+        axis=1,
+    )
+    losses[:, :3] = 1 + (np.log(DECAYS) - np.log(1e-2)) ** 2
+    found = measured.valley(losses, RATES, DECAYS)
+    assert found.residual == pytest.approx(jump * np.sqrt(0.06), rel=1e-9)
+    assert found.line == line == bool(np.isfinite(found.slope.mean))
+    row = experiment._slope("forget", "AdamW-LH", found)
+    assert (row["found"] == "not a line") == (not line)
 
 
 def test_interval_of_a_mean_is_students():
@@ -167,6 +203,10 @@ def test_what_is_not_as_expected_is_said(monkeypatch):
         "counter, SGD: the slope is -1.00, not 0.38.",
         "counter, SGDW: the slope is 0.00, not 1.37.",
     ]
+    kinked = made_up(as_expected)
+    kinked["forget"]["adamw"][:, 3:] = 1 + (np.log(DECAYS) - np.log(1e-2) - 3) ** 2
+    kinked["forget"]["adamw"][:, :3] = 1 + (np.log(DECAYS) - np.log(1e-2)) ** 2
+    assert experiment.check(kinked)[0] == "forget, AdamW-LH: the valley is not a line."
     diverged = made_up(as_expected)
     diverged["forget"]["adamw"][0, 0] = np.inf
     assert "forget, adamw: a learning rate diverges" in " ".join(experiment.check(diverged))
@@ -180,6 +220,30 @@ def test_what_is_not_as_expected_is_said(monkeypatch):
     said = " ".join(experiment.check(made_up(as_expected)))
     for words in ("Prop. 1: off by", "Prop. 2: residual", "printed form", "at rest", "T = 25"):
         assert words in said
+
+
+def test_every_restart_is_evaluated(monkeypatch):
+    pairs = exact.values.__wrapped__()["restarts"]
+    assert len(pairs) == 4
+    for end, length in {100: 100, 300: 200, 700: 400, 1500: 800}.items():
+        before, at = pairs[f"η before and at {end}"]
+        # float32 in optax's quotient: 1e-7 of the angle, times its sine, less than 1e-8
+        assert before == pytest.approx(0.5 - 0.5 * np.cos(np.pi / length), abs=1e-8)
+        assert at == 1
+    monkeypatch.setattr(exact.ct, "warm_restarts", lambda *_, **__: lambda n: 0.25)
+    assert set(exact.values.__wrapped__()["restarts"].values()) == {(0.25, 0.25)}
+
+
+def test_one_run_is_not_compared_with_itself():
+    loss = np.arange(24.0).reshape(4, 3, 2)
+    node = xarray.Dataset(
+        {"loss": (("run", "seed", "step"), loss)},
+        coords={"run": ["restarts", "constant", "20", "60"], "step": [20, 60]},
+        attrs={"ends": [20, 60]},
+    )
+    found = experiment._restart_numbers(node)
+    assert found["step 20"]["restarts − cosine of this budget"] == "the same run"
+    assert found["step 60"]["restarts − cosine of this budget"] == "-18.000 ± 0.000"
 
 
 @pytest.mark.parametrize(

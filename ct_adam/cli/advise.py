@@ -32,7 +32,7 @@ def advise(
         eps: added to the root of the second moment
         steps: optimizer steps of the run
         gradient_scale: the largest gradient of a coordinate
-        decay: a decoupled weight decay, in the convention below; the momentum of SGD is b1
+        decay: a decoupled weight decay, in the convention below; the momentum of SGD is the last b1
         convention: whose weight decay it is
         learning_rate: the base rate that goes with it
         json_: print one flat JSON object in place of text; null is infinite, or beyond a float:
@@ -43,7 +43,12 @@ def advise(
     if decay is not None:
         told.append(
             theory.advise_decay(
-                decay, convention, learning_rate=learning_rate, momentum=b1[-1], steps=steps
+                decay,
+                convention,
+                learning_rate=learning_rate,
+                momentum=b1[-1],
+                b2=b2[-1],
+                steps=steps,
             )
         )
     if json_:

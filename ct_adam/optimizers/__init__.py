@@ -8,6 +8,8 @@ from .adam import k_adam as k_adam
 from .adam import stage_updates as stage_updates
 from .decoupled import decoupled as decoupled
 from .decoupled import uncorrected as uncorrected
+from .invariances import Invariances as Invariances
+from .invariances import invariances as invariances
 from .k_adam_decays import k_adam_decays as k_adam_decays
 from .restarts import restart_decay as restart_decay
 from .restarts import restart_steps as restart_steps
@@ -27,3 +29,4 @@ from .steepest import frank_wolfe_rate as frank_wolfe_rate
 from .steepest import steepest_descent as steepest_descent
 from .steepest import steepest_direction as steepest_direction
 from .step import optimizer_step as optimizer_step
+from .variable_metric import variable_metric_prox as variable_metric_prox

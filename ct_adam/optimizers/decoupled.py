@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from ..conventions import CONVENTIONS, TIMES_RATE, Convention, convert_decay
+from ..conventions import CONVENTIONS, MULTIPLIED_BY_RATE, Convention, convert_decay, positive
 from ..decays import Scalar, Schedule, check_hyperparameters, choice, learning_rate_at
 from .stage import Optimizer, StageState, UpdateRule
 
@@ -41,7 +42,8 @@ def decoupled(
     - `learning_rate`: η, a number or a schedule of the step count.
     - `weight_decay`: in the given convention, a number or a schedule of the step count.
     - `convention`: as in `ct.theory.convert_decay`.
-    - `base_rate`: α; by default η if that is a number.
+    - `base_rate`: α; by default η if that is a Python or NumPy number. An array may be η of this
+        step, as under `optax.inject_hyperparams`, and is not taken for α.
     - `steps`: of the run or cycle, for `"normalised"`.
     - `mask`: which leaves decay, as in `optax.add_decayed_weights`.
 
@@ -67,10 +69,16 @@ def decoupled(
     choice("convention", convention, CONVENTIONS)
     numbers = {} if callable(weight_decay) else {"weight_decay": weight_decay}
     check_hyperparameters({"learning_rate": learning_rate, **numbers})
-    alpha = learning_rate if base_rate is None and not callable(learning_rate) else base_rate
+    if base_rate is not None:
+        check_hyperparameters({"base_rate": base_rate})
+        positive("base_rate", base_rate)
+    a_number = isinstance(learning_rate, int | float | np.number)
+    alpha = learning_rate if base_rate is None and a_number else base_rate
     wanted: Convention = "optax" if follows == "schedule" else "loshchilov_hutter"
-    if alpha is None and (convention in TIMES_RATE) != (wanted in TIMES_RATE):
+    if alpha is None and (convention in MULTIPLIED_BY_RATE) != (wanted in MULTIPLIED_BY_RATE):
         raise ValueError("Give base_rate: the learning rate that a schedule is a multiple of.")
+    if convention == "normalised":
+        positive("steps", steps)
 
     def converted(decay: Any) -> Any:
         return convert_decay(decay, convention, wanted, learning_rate=alpha, steps=steps)
@@ -118,6 +126,9 @@ def uncorrected(state: PyTree, gradient: PyTree) -> PyTree:
     **Arguments:** `state`: that of `init`, of optimizers made of `ct.k_adam`'s stages. `gradient`:
     the first.
 
+    **Raises:** `ValueError` unless the state holds one stage: of k ≥ 2 the second starts from what
+    the first makes of the gradient, not from the gradient.
+
     !!! example
         >>> import ct_adam as ct
         >>> optimizer, params = ct.adamw(1.0, 0.9, 0.9), jnp.array(1.0)
@@ -125,6 +136,13 @@ def uncorrected(state: PyTree, gradient: PyTree) -> PyTree:
         >>> print(f"{float(optimizer.update(jnp.array(0.0), state, params)[0]):.5f}")  # -1.8/√3.6
         -0.94868
     """
+
+    def is_stage(node: Any) -> bool:
+        return isinstance(node, StageState)
+
+    stages = sum(map(is_stage, jax.tree.leaves(state, is_leaf=is_stage)))
+    if stages != 1:
+        raise ValueError(f"The state holds {stages} stages of ct.k_adam: give one that holds one.")
 
     def started(node: Any) -> Any:
         if not isinstance(node, StageState):
@@ -135,4 +153,4 @@ def uncorrected(state: PyTree, gradient: PyTree) -> PyTree:
         squares = jax.tree.map(lambda g: jnp.square(jnp.abs(g)), gradient)
         return StageState(count, m, None if node.v is None else squares)
 
-    return jax.tree.map(started, state, is_leaf=lambda node: isinstance(node, StageState))
+    return jax.tree.map(started, state, is_leaf=is_stage)

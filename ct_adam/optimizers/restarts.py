@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from ..conventions import convert_decay
+from ..conventions import convert_decay, within
 from ..decays import Scalar, Schedule, check_hyperparameters
 
 
@@ -36,7 +36,7 @@ def warm_restarts(
     """η falls as half a cosine in every cycle and starts anew; optax's schedules, joined.
 
     **Arguments:** `learning_rate`: α, at the start of every cycle. `first`, `multiple`, `cycles`:
-    as in `restart_steps`. `lowest`: η/α at the end of a cycle.
+    as in `restart_steps`. `lowest`: η/α at the end of a cycle, in [0, 1].
 
     **Returns:** a schedule of the step count; after the last cycle it stays at the lowest.
 
@@ -48,7 +48,10 @@ def warm_restarts(
         [1.0, 0.5, 0.0, 1.0, 0.0, 1.0]
     """
     ends = restart_steps(first, multiple, cycles)
-    check_hyperparameters({"learning_rate": learning_rate, "lowest": lowest})
+    if callable(learning_rate):
+        raise ValueError("learning_rate must be a number: the schedule is made of it.")
+    check_hyperparameters({"learning_rate": learning_rate})
+    within("lowest", lowest, lambda x: (x >= 0) & (x <= 1), "in [0, 1]: it is a share of α")
     falls = [
         optax.cosine_decay_schedule(learning_rate, end - begin, lowest)  # pyright: ignore[reportArgumentType]
         for begin, end in zip((0, *ends), ends, strict=False)

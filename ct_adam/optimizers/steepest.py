@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from ..decays import Scalar, Schedule, check_hyperparameters, choice, learning_rate_at
@@ -149,8 +150,10 @@ def _falling(step: Any) -> Any:
 
 
 def _check(gamma: Any, radius: Any) -> None:
-    check_hyperparameters({"learning_rate": gamma, "radius": radius})
-    if isinstance(radius, int | float) and radius == 0:
+    numbers = {"radius": radius} if callable(gamma) else {"step_size": gamma, "radius": radius}
+    check_hyperparameters(numbers)
+    known = {name: x for name, x in numbers.items() if not isinstance(x, Tracer)}
+    if known.get("radius", 1) == 0:
         raise ValueError("radius = 0 must be positive.")
-    if isinstance(gamma, int | float) and gamma > 1:
+    if known.get("step_size", 0) > 1:
         raise ValueError(f"step_size = {gamma} must be in [0, 1].")

@@ -25,8 +25,9 @@ LEGEND = {
 }
 CAPTION = (
     "Above each map the slope d ln λ*/d ln lr of its valley. Circles: the best decay λ* of each "
-    "learning rate, where it is inside\nthe grid (95 %, jackknife over seeds); dashed: the slope "
-    "of EQUATIONS §8."
+    "learning rate, where it is inside\nthe grid (95 %, jackknife over seeds), grey where it does "
+    "not count: least loss > 30 % above the map's, or interval over a\ndecade. Dashed: predicted "
+    "slope (EQUATIONS §8) through the measured mean; its height is no prediction."
 )
 SHOWN = (0.01, 1.0)
 """Excess of the test loss over the map's least, as a share of it."""
@@ -49,7 +50,8 @@ def decay_figure(
 
     - `tree`: made by `experiments.decoupled_decay`.
     - `panels`: by column the method, and whether its axis is λ_LH over the learning rate.
-    - `valleys`: by problem and column `log_best` and `half_width` by learning rate, `slope`.
+    - `valleys`: by problem and column `log_best`, `half_width` and `counts` by learning rate,
+        `slope`, and whether it is a `line`.
     - `numbers`: `slopes` by problem and column, some with `expected`; `budgets`, `restarts`.
     """
     import matplotlib.pyplot as plt
@@ -69,7 +71,7 @@ def decay_figure(
                 _expected(axes[i, j], node[f"rate_{method}"].values, found[panel],
                           numbers["slopes"][name][panel])  # fmt: skip
                 heading = f"{LABELS[panel]}\n" if i == 0 else ""
-                axes[i, j].set_title(heading + _slope(found[panel].slope), fontsize=7, loc="center")
+                axes[i, j].set_title(heading + _slope(found[panel]), fontsize=7, loc="center")
                 if i == rows - 1:
                     axes[i, j].set_xlabel("learning rate", fontsize=7)
             axes[i, 0].set_ylabel(f"{_title(node)}\nweight decay", fontsize=6.5)
@@ -90,7 +92,10 @@ def _title(node: "xarray.Dataset") -> str:
     return "\n".join(words) if words else node.attrs["title"].replace(": ", ":\n")
 
 
-def _slope(slope: Any) -> str:
+def _slope(valley: Any) -> str:
+    slope = valley.slope
+    if not valley.line:
+        return "not a line"
     if not np.isfinite(slope.mean):
         return "slope not known"
     return f"{slope.mean:.2f} ± {slope.half_width:.2f}".replace("-", "−")
@@ -126,11 +131,15 @@ def _valley(axis: "Axes", rates: np.ndarray, valley: Any) -> None:
     best, half = valley.log_best, valley.half_width
     bars = np.exp(best) - np.exp(best - half), np.exp(best + half) - np.exp(best)
     axis.set_ylim(*axis.get_ylim())
-    axis.errorbar(rates, np.exp(best), bars, fmt="o", ms=2.4, lw=0.7, color="k", mfc="w", mew=0.7)
+    for shown, colour in ((valley.counts, "k"), (~valley.counts, "0.6")):
+        axis.errorbar(
+            rates[shown], np.exp(best[shown]), [bar[shown] for bar in bars], fmt="o", ms=2.4,
+            lw=0.7, color=colour, mfc="w", mew=0.7,
+        )  # fmt: skip
 
 
 def _expected(axis: "Axes", rates: np.ndarray, valley: Any, row: Mapping[str, Any]) -> None:
-    counts = np.isfinite(valley.log_best)
+    counts = valley.counts
     if "expected" not in row or not counts.any():
         return
     x = np.log(rates[counts])
@@ -186,6 +195,12 @@ def _budgets(axis: "Axes", budgets: Mapping[str, Any]) -> None:
     axis.set_xlabel("epochs T of the run", fontsize=7)
     axis.set_ylabel("best decay of AdamW", fontsize=7)
     axis.set_title("full: λ$_{LH}$, open: normalised", fontsize=7.5)
+    for name in budgets:
+        label, colour, marker = TASKS[name]
+        axis.plot([], [], marker, color=OKABE_ITO[colour], ms=4, label=label)
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+    axis.legend(fontsize=5.8, frameon=True, edgecolor="none", framealpha=0.8, loc="upper left")
 
 
 def _spreads(axis: "Axes", budgets: Mapping[str, Any]) -> None:

@@ -62,7 +62,9 @@ def _runs(network: "xarray.Dataset", decay: float) -> Any:
         pair = (float(row.b1), float(row.b2))
         name = f"({pair[0]:g}, {pair[1]:g})"
         if not float(row.weight_decay):
-            yield row, {"color": ADAM, "label": f"Adam {name}"}
+            # It has no λ: drawn is ‖x‖ over this ball's radius.
+            scale = "" if decay == 1 else f"{decay:g}"
+            yield row, {"color": ADAM, "label": f"{scale}‖x‖$_\\infty$, Adam {name}"}
             continue
         if pair not in pairs:
             pairs.append(pair)
@@ -90,12 +92,17 @@ def _norms(axis: "Axes", network: "xarray.Dataset", decay: float, letter: str) -
     axis.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     axis.minorticks_off()
     if letter == "b":
-        scaled = [line for line in axis.get_lines() if "start" in str(line.get_label())]
-        axis.legend(handles=scaled, fontsize=5.5, loc="upper right")
+        own = [line for line in axis.get_lines() if _own(str(line.get_label()))]
+        axis.legend(handles=own, fontsize=5.5, loc="upper right")
     else:
         axis.legend(fontsize=5.5, ncol=2, title="(b1, b2)", title_fontsize=6, loc="upper right")
     axis.set_title(f"({letter}) language model, full batch, λ = {decay:g}", fontsize=8)
     axis.tick_params(labelbottom=False)
+
+
+def _own(label: str) -> bool:
+    """Whether a line of (b) is not already in the legend of (a)."""
+    return "start" in label or "Adam" in label
 
 
 def _residuals(axis: "Axes", network: "xarray.Dataset", decay: float, letter: str) -> None:
@@ -171,8 +178,9 @@ def _basins(axis: "Axes", cycles: "xarray.Dataset") -> None:
         rasterized=True,
     )  # fmt: skip
     axis.set(yscale="log", xlabel="start x$_0$", ylabel="learning rate η")
-    axis.axhline(3.5e-3, color="w", ls="--", lw=0.9)
-    axis.plot([0, 1], [5e-3] * 2, "wx", ms=4)
+    axis.axhline(3.5e-3, color="w", ls="--", lw=0.9, label="η of (h): 3.5e-3")
+    axis.plot([0, 1], [5e-3] * 2, "wx", ms=4, label="x$_0$ of (h): 0, 1")
+    axis.legend(fontsize=5.5, loc="lower left", labelcolor="w")
     axis.figure.colorbar(image, ax=axis, label="largest |x|, second half", pad=0.02)
     axis.set_title("(i) basins of the cycle", fontsize=8)
 

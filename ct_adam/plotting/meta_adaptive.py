@@ -22,7 +22,13 @@ LANES = {
     "matched": ("Adam at η/‖W‖", "green"),
     "exact": ("the same, and g/‖W‖", "black"),
 }
-AGAINST_ADAM = {"meta": "2-Adam", "derived, corrected": "derived", "matched": "matched"}
+AGAINST_ADAM = {
+    "meta": "2-Adam",
+    "scalar": "one scalar",
+    "derived": "c = 1",
+    "derived, corrected": "derived",
+    "matched": "matched",
+}
 """Claims that a candidate is nearer than Adam."""
 MARKERS = "osD^v"
 CASES = {"noise": "noise alone", "signal": "noise and signal"}
@@ -113,9 +119,10 @@ def _reduced(axis: "Axes", tree: "xarray.DataTree", shown: Mapping[str, Any]) ->
 
 
 def _lags(axis: "Axes", tree: "xarray.DataTree", shown: Mapping[str, Any]) -> None:
-    for i, (name, (measured, theory)) in enumerate(shown.items()):
-        axis.plot(measured, "o", ms=2.2, color=_colours(tree)[name], label=name)
-        axis.plot(theory, "k--", lw=0.9, label="_" * i + "noise, corrected")
+    for name, (measured, theory) in shown.items():
+        colour = _colours(tree)[name]
+        axis.plot(measured, "o", ms=2.2, color=colour, label=name)
+        axis.plot(theory, "--", color=colour, lw=1.1, label=f"{name}, theory of noise")
     axis.axhline(0, color="k", ls=":", lw=0.9, label="assumption 1")
     axis.set(xlabel="age τ of the gradient (steps)", ylabel="cos(W$_n$, g$_{n-τ}$)")
     low, _ = axis.get_ylim()

@@ -41,12 +41,14 @@ def image_network(
     held_out: int = 256,
     seed: int = 0,
     dtype: Any = None,
+    depth: int = 0,
 ) -> tuple[Minibatches, PyTree]:
     """A convolutional network on images, minibatches by epochs.
 
     **Arguments:**
 
-    - `data`, `split`: as in `images`. `norm`, `size`, `dtype`: as in `models.ConvNet`.
+    - `data`, `split`: as in `images`. `norm`, `size`, `dtype`, `depth`: as in
+        `models.ConvNet`.
     - `batch`: images a step. `held_out`: the last so many images are not trained on; the
         problem's `value` is the loss there.
     - `seed`: of weights and batches.
@@ -59,7 +61,7 @@ def image_network(
         (8, 8, 8, 1)
     """
     inputs, labels = images(data, split)
-    model = ConvNet(inputs.shape[1:], 10, norm, size, seed, dtype=dtype)
+    model = ConvNet(inputs.shape[1:], 10, norm, size, seed, dtype=dtype, depth=depth)
     params, rebuild = trainable(model)
     train, test = _split((inputs, labels), held_out)
     return Minibatches(ImageLoss(rebuild), train, batch, seed, evaluation=test), params

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..decays import check_hyperparameters
-from ..norms import Norm, ball_norm, dual_norm
+from ..norms import Norm, ball_norm, dual_norm, leaves_of
 
 Number = Float[Array, ""]
 
@@ -33,13 +33,14 @@ def kkt_residual(
 
     **Arguments:**
 
-    - `params`, `grads`: x and ∇L(x), PyTrees alike.
+    - `params`, `grads`: x and ∇L(x), PyTrees alike of real arrays.
     - `weight_decay`: λ. At λ = 0 nothing is forbidden: stationarity ‖g‖_*, feasibility 0.
     - `norm`: `"linf"` (AdamW, sign descent), `"l2"`, or `"spectral"` (leaves are matrices).
 
     **Returns:** stationarity and feasibility, two scalars.
 
-    **Raises:** `ValueError` for an unknown norm or a negative λ.
+    **Raises:** `ValueError` for an unknown norm, a negative λ, PyTrees that are not alike or have
+    no leaves, and complex leaves.
 
     !!! example
         >>> residual = kkt_residual(jnp.array([1.0, 2.0]), jnp.array([-0.5, 0.0]), 1.0)
@@ -47,6 +48,7 @@ def kkt_residual(
         0.0 1.0
     """
     check_hyperparameters({"weight_decay": weight_decay})
+    _check_alike(params, grads)
     stationarity = dual_norm(grads, norm) + weight_decay * _inner(params, grads)
     outside = jnp.maximum(ball_norm(params, norm) - _radius(weight_decay), 0)
     return stationarity, outside
@@ -65,6 +67,7 @@ def frank_wolfe_gap(
         4.0
     """
     check_hyperparameters({"weight_decay": weight_decay})
+    _check_alike(params, grads)
     size = dual_norm(grads, norm)
     away = jnp.where(size == 0, 0.0, size * _radius(weight_decay))
     return _inner(params, grads) + away
@@ -112,6 +115,7 @@ def constraint_path(
         >>> print(constraint_path(path.params, jax.grad(loss), 1.0).stationarity)
         [2.    0.75  0.3125]
     """
+    leaves_of(params)
     return jax.lax.map(lambda x: residuals(x, gradient(x), weight_decay, norm), params)
 
 
@@ -123,8 +127,9 @@ def adamw_barrier(
 
         Ψ(y) = √δ − s + eps ln[(eps + s)/((eps + √δ)(1 − y²))]        s = √(δ + (eps² − δ) y²)
 
-    δ is eps_root. Its derivative is the g at which m̂/(√(v̂ + δ) + eps) = λx stands still. For
-    δ = 0 it is eps Σ[−|x| − ln(1 − λ|x|)/λ], for eps = 0 (√δ/λ) Σ[1 − √(1 − λ²x²)].
+    δ is eps_root. AdamW rests where m̂/(√(v̂ + δ) + eps) = −λx, of a gradient that is minus the
+    barrier's derivative. For δ = 0 the barrier is eps Σ[−|x| − ln(1 − λ|x|)/λ], for eps = 0 it is
+    (√δ/λ) Σ[1 − √(1 − λ²x²)].
 
     **Arguments:** `params`: x, any PyTree. `weight_decay`: λ. `eps`, `eps_root`: as in `ct.adamw`.
 
@@ -140,8 +145,9 @@ def adamw_barrier(
         inf
     """
     check_hyperparameters({"weight_decay": weight_decay, "eps": eps, "eps_root": eps_root})
-    leaves = jax.tree.leaves(params)
-    total = _total(jnp.sum(_barrier(jnp.abs(weight_decay * x), eps, eps_root)) for x in leaves)
+    total = _total(
+        jnp.sum(_barrier(jnp.abs(weight_decay * x), eps, eps_root)) for x in leaves_of(params)
+    )
     decays = jnp.asarray(weight_decay) > 0
     return jnp.where(decays, total / jnp.where(decays, weight_decay, 1), 0)
 
@@ -195,6 +201,17 @@ def _radius(weight_decay: ArrayLike) -> Array:
     """1/λ, the radius of the ball; infinite for λ = 0."""
     decay = jnp.asarray(weight_decay, float)
     return jnp.where(decay > 0, 1 / jnp.where(decay > 0, decay, 1), jnp.inf)
+
+
+def _check_alike(params: PyTree, grads: PyTree) -> None:
+    ours, theirs = leaves_of(params), jax.tree.leaves(grads)
+    shapes = [[jnp.shape(leaf) for leaf in leaves] for leaves in (ours, theirs)]
+    if jax.tree.structure(params) != jax.tree.structure(grads) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"params and grads must be alike: their leaves have shapes {shapes[0]} and {shapes[1]}."
+        )
+    if any(jnp.iscomplexobj(leaf) for leaf in (*ours, *theirs)):
+        raise ValueError("A leaf is complex: give real and imaginary parts as two leaves.")
 
 
 def _inner(params: PyTree, grads: PyTree) -> Number:

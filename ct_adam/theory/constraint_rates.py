@@ -49,7 +49,7 @@ def average_update_bound(
     """√(1 + (η₀/Ση) K (1 + R)), K = (b2−b1)/((1−b1)(1−b2)): above |Δ̄_T| of Adam, b1 ≤ b2, eps = 0.
 
     u² is at most the average of g²/v̂ over the first moment's memory (Jensen); what b2 remembers of
-    v telescopes but for R. So K time scales pass before the average is one of a sign. The form is
+    v telescopes but for R. So K steps pass before the average is one of a sign. The form is
     Xie & Li's (their lemma on the average update); the constant is derived here, with the bias
     factors of EQUATIONS §1, for a learning rate that does not increase.
 

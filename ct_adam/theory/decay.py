@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 from ..conventions import CONVENTIONS as CONVENTIONS
 from ..conventions import Convention as Convention
 from ..conventions import convert_decay as convert_decay
-from ..conventions import positive
+from ..conventions import not_negative, positive, within
 from ..decays import check_hyperparameters, choice
 
 
@@ -37,11 +37,15 @@ def half_life(learning_rate: ArrayLike, weight_decay: ArrayLike) -> Float[Array,
 
     **Returns:** steps; infinite where ηλ = 0, 0 where ηλ = 1, NaN above.
 
+    **Raises:** `ValueError` for a negative η or λ.
+
     !!! example
         >>> print(f"{float(half_life(1e-3, 0.1)):.1f}")
         6931.1
     """
-    share = jnp.asarray(learning_rate, float) * jnp.asarray(weight_decay, float)
+    share = not_negative("learning_rate", learning_rate) * not_negative(
+        "weight_decay", weight_decay
+    )
     return jnp.log(2.0) / jnp.abs(jnp.log1p(-share))
 
 
@@ -54,11 +58,14 @@ def ridge(weight_decay: ArrayLike, momentum: ArrayLike = 0.0) -> Float[Array, ".
 
     **Arguments:** `weight_decay`: λ, as in optax and `sgdw`. `momentum`: β.
 
+    **Raises:** `ValueError` for a negative λ, or a β outside [0, 1).
+
     !!! example
         >>> print(f"{float(ridge(0.2, momentum=0.9)):.3f}")
         0.020
     """
-    return jnp.asarray(weight_decay, float) * (1 - jnp.asarray(momentum, float))
+    beta = within("momentum", momentum, lambda x: (x >= 0) & (x < 1), "in [0, 1)")
+    return not_negative("weight_decay", weight_decay) * (1 - beta)
 
 
 class NearestRidge(NamedTuple):
@@ -78,12 +85,15 @@ def nearest_ridge(
 
     **Arguments:** `scales`: s > 0, for Adam √v̂ + eps. `decay`: λ_LH. `learning_rate`: α.
 
+    **Raises:** `ValueError` for a scale or an α that is not positive, or a negative decay.
+
     !!! example
         >>> print(f"{float(nearest_ridge(jnp.array([1.0, 3.0]), 0.01, 0.1).residual):.4f}")
         0.0050
     """
+    scales = positive("scales", scales)
     most, least = jnp.max(scales), jnp.min(scales)
-    decay, total = jnp.asarray(decay, float), most + least
+    decay, total = not_negative("decay", decay), most + least
     coefficient = 2 * decay * most * (least / total) / positive("learning_rate", learning_rate)
     return NearestRidge(coefficient, decay * (most - least) / total)
 

@@ -14,20 +14,24 @@ from .decay import half_life, ridge
 class DecayAdvice:
     """What `advise_decay` found: `str` of it is three lines, `as_dict()` one flat object.
 
-    - `times_rate`: λ of optax, PyTorch, Keras and Zhou et al. `per_step`: λ_LH = αλ of Loshchilov
-        & Hutter and TensorFlow Addons. `normalised`: λ_LH √steps. `learning_rate`: α.
+    - `optax`: λ of optax, PyTorch, Keras and Zhou et al. `per_step`: λ_LH = αλ of Loshchilov &
+        Hutter, at a constant rate TensorFlow Addons too. `normalised`: λ_LH √steps.
+        `learning_rate`: α.
+    - `momentum`: β of SGD, b1 of AdamW. `b2`: of AdamW.
     - `half_life`: steps at constant rate in which a weight without gradient halves.
     - `kept`, `kept_cosine`: what is left of the start after `steps`, at a constant rate and with
-        rate and decay falling to 0 as a cosine.
+        rate and decay falling to 0 as a cosine. A decay of TensorFlow Addons does not fall.
     - `ridge`, `ridge_momentum`: λ' of (λ'/2)‖θ‖² for SGD and for SGD with `momentum`.
-    - `box`: 1/λ, where AdamW's weights come to rest: |θ| ≤ 1/λ (EQUATIONS §5).
+    - `box`: 1/λ for b1 ≤ b2, where AdamW ends in |θ| ≤ 1/λ if it converges (eps → 0); infinite for
+        b1 > b2, where nothing keeps it in the box. Source: Xie & Li (arXiv 2404.04454).
     """
 
-    times_rate: float
+    optax: float
     per_step: float
     normalised: float
     learning_rate: float
     momentum: float
+    b2: float
     steps: int
     half_life: float
     kept: float
@@ -48,13 +52,14 @@ class DecayAdvice:
         }
 
     def __str__(self) -> str:
-        decay = f"{self.times_rate:.4g}"
+        decay = f"{self.optax:.4g}"
         names = (
             f"Decay: λ = {decay} times the learning rate (optax, PyTorch, Keras, Zhou), "
             f"{self.per_step:.4g} a step at its base {self.learning_rate:g} (Loshchilov & Hutter, "
-            f"TensorFlow Addons), {self.normalised:.4g} normalised over {self.steps} steps."
+            f"TensorFlow Addons at a constant rate), {self.normalised:.4g} normalised over "
+            f"{self.steps} steps."
         )
-        if not self.times_rate:
+        if not self.optax:
             return f"{names}\nNothing decays.\nNo ridge, no box."
         return "\n".join(
             (
@@ -64,9 +69,15 @@ class DecayAdvice:
                 f"cosine to 0 {self.kept_cosine:.3g}.",
                 f"As ridge: ({self.ridge:.4g}/2)‖θ‖² for SGD, ({self.ridge_momentum:.4g}/2)‖θ‖² "
                 f"with momentum {self.momentum:g}; for Adam none, but ({decay}/2) Σ √v̂ θ² while v̂ "
-                f"stays; AdamW comes to rest in |θ| ≤ {self.box:.4g}.",
+                f"stays; {self._box()}.",
             )
         )
+
+    def _box(self) -> str:
+        edge = f"|θ| ≤ {1 / self.optax:.4g}"
+        if self.momentum <= self.b2:
+            return f"AdamW, if it converges (eps → 0), ends in {edge}"
+        return f"nothing keeps AdamW in {edge}, as b1 > b2"
 
 
 def advise_decay(
@@ -75,12 +86,13 @@ def advise_decay(
     *,
     learning_rate: float = 1e-3,
     momentum: float = 0.9,
+    b2: float = 0.999,
     steps: int = 1000,
 ) -> DecayAdvice:
     """Says what a decay is in the other conventions, in steps, and as ridge.
 
     **Arguments:** `decay` in the given convention (`theory.CONVENTIONS`); `learning_rate`: α, the
-    base rate; `momentum`: β of SGD; `steps` of the run.
+    base rate; `momentum`: β of SGD and b1 of AdamW; `b2` of AdamW; `steps` of the run.
 
     **Returns:** a `DecayAdvice`, computed in float64.
 
@@ -92,7 +104,7 @@ def advise_decay(
         At a constant rate it halves a weight without gradient in 6931 steps; after 1000 steps
         0.905 of the start is left, with a cosine to 0 0.951.
     """
-    _check(decay, momentum, steps)
+    _check(decay, momentum, b2, steps)
     with jax.enable_x64(True):
         given = {"learning_rate": learning_rate, "steps": steps}
         weight_decay, share, normalised = (
@@ -104,19 +116,22 @@ def advise_decay(
                 f"A step would take away {share:g} of a weight: give a decay below "
                 f"{decay / share:.4g}, or a smaller learning_rate."
             )
+        kept = math.exp(steps * math.log1p(-share))
+        falls = convention != "tensorflow_addons"  # there the decay ignores the schedule
         return DecayAdvice(
-            times_rate=weight_decay,
+            optax=weight_decay,
             per_step=share,
             normalised=normalised,
             learning_rate=float(learning_rate),
             momentum=float(momentum),
+            b2=float(b2),
             steps=int(steps),
             half_life=float(half_life(learning_rate, weight_decay)),
-            kept=math.exp(steps * math.log1p(-share)),
-            kept_cosine=_kept_cosine(share, steps),
+            kept=kept,
+            kept_cosine=_kept_cosine(share, steps) if falls else kept,
             ridge=float(ridge(weight_decay)),
             ridge_momentum=float(ridge(weight_decay, momentum)),
-            box=1 / weight_decay if weight_decay else math.inf,
+            box=1 / weight_decay if weight_decay and momentum <= b2 else math.inf,
         )
 
 
@@ -133,10 +148,11 @@ def _kept_cosine(share: float, steps: int) -> float:
     return math.exp(whole + ends)
 
 
-def _check(decay: float, momentum: float, steps: int) -> None:
+def _check(decay: float, momentum: float, b2: float, steps: int) -> None:
     if not 0 <= decay < math.inf:
         raise ValueError(f"decay = {decay} must be finite and not negative.")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum = {momentum} must be in [0, 1).")
+    for name, value in {"momentum": momentum, "b2": b2}.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} = {value} must be in [0, 1).")
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 10**15:
         raise ValueError(f"steps = {steps!r} must be a whole number from 1 to 10¹⁵.")

@@ -88,12 +88,14 @@ class Normalization(eqx.Module):
 
 
 class Block(eqx.Module):
-    """A convolution of stride 2, the normalisation or a bias, the activation."""
+    """A convolution of stride 2, the normalisation or a bias, the activation; a residual one has
+    stride 1 and adds its input."""
 
     weight: Float[Array, "3 3 inputs outputs"]
     bias: Float[Array, " outputs"] | None
     norm: Normalization | None
     activation: Activation = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -103,23 +105,26 @@ class Block(eqx.Module):
         norm: Norm | None,
         activation: Activation,
         eps: float,
+        residual: bool = False,
     ):
         gain = ACTIVATIONS[activation][1]
         self.weight = draw.normal((3, 3, inputs, outputs), 9 * inputs, gain)
         # One or the other: a bias before a normalisation is (all but) a direction without effect.
         self.bias = draw.zeros(outputs) if norm is None else None
         self.norm = None if norm is None else Normalization(draw, outputs, norm, eps)
-        self.activation = activation
+        self.activation, self.residual = activation, residual
 
     def __call__(
         self, x: Float[Array, "height width inputs"]
     ) -> Float[Array, "rows columns outputs"]:
-        x = convolve(x, self.weight, stride=2)
+        before = x
+        x = convolve(x, self.weight, stride=1 if self.residual else 2)
         if self.bias is not None:
             x = x + self.bias
         if self.norm is not None:
             x = self.norm(x)
-        return ACTIVATIONS[self.activation][0](x)
+        x = ACTIVATIONS[self.activation][0](x)
+        return before + x if self.residual else x
 
 
 class ConvNet(eqx.Module):
@@ -140,6 +145,9 @@ class ConvNet(eqx.Module):
     - `activation`: `"gelu"`, smooth, which an adaptive ODE solver needs; or `"relu"`, `"tanh"`.
     - `eps`: added to variances. With 0, channels that are constant give NaN.
     - `dtype`: of the parameters, JAX's default float type if None.
+    - `depth`: residual blocks, x + activation(norm(convolution x)), after each convolution of
+        stride 2. Without a normalisation each about doubles the variance, as in a residual network
+        whose normalisation layers are taken out.
 
     **Raises:** `ValueError` for an option that does not exist or a shape that is none; and, called
     without a batch, where `norm="batch"`.
@@ -171,6 +179,7 @@ class ConvNet(eqx.Module):
         activation: Activation = "gelu",
         eps: float = 1e-5,
         dtype: Any = None,
+        depth: int = 0,
     ):
         check_option("norm", norm, (None, "batch", "group", "layer"))
         check_option("size", size, WIDTHS)
@@ -184,7 +193,14 @@ class ConvNet(eqx.Module):
         self.classes, self.norm, self.size, self.activation = classes, norm, size, activation
         draw = Initializer(seed, dtype)
         widths = (self.shape[-1], *WIDTHS[size])
-        self.blocks = tuple(Block(draw, n, m, norm, activation, eps) for n, m in pairwise(widths))
+        if isinstance(depth, bool) or int(depth) != depth or depth < 0:
+            raise ValueError(f"depth = {depth} must be a whole number of at least 0.")
+        options = (norm, activation, eps)
+        self.blocks = tuple(
+            Block(draw, m if deeper else n, m, *options, residual=deeper > 0)
+            for n, m in pairwise(widths)
+            for deeper in range(int(depth) + 1)
+        )
         self.head = Linear(draw, widths[-1], classes)
 
     def __call__(self, image: Float[Array, "height width channels"]) -> Float[Array, " classes"]:
