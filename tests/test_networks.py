@@ -97,3 +97,8 @@ def test_the_small_convnet_trains_on_mnist(real_data):
     real_data("mnist/t10k-images-idx3-ubyte.gz")
     problem, params = image_network("mnist", "test", "batch", held_out=1000, dtype=jnp.float32)
     assert trained(problem, params, 1200, 1e-2) < 0.7  # from ln 10 = 2.3
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed = -1 must not be negative"):
+        problem_named("normalized_weight", seed=-1)

@@ -60,13 +60,16 @@ def problem_named(name: str, seed: int = 0) -> tuple[AbstractProblem, PyTree]:
     - `name`: one of `PROBLEMS`, or `package.module:factory`; the factory returns `(loss, params)`
         and may take a `seed`. Modules are looked for in the working folder too.
 
-    **Raises:** `ValueError` for an unknown name, or a factory that returns something else.
+    **Raises:** `ValueError` for an unknown name, a negative seed, or a factory that returns
+    something else.
 
     !!! example
         >>> problem, start = problem_named("rosenbrock")
         >>> print(start)
         [-1.2  1. ]
     """
+    if seed < 0:
+        raise ValueError(f"seed = {seed} must not be negative.")
     factory = PROBLEMS.get(name) or imported(name, "problem", list(PROBLEMS))
     made = called(name, factory, {"seed": seed})
     if not isinstance(made, tuple) or len(made) != 2:
