@@ -22,3 +22,11 @@ def check_names(config: Any, once: bool = False, **known: Collection[str]) -> No
             listed = ("; " if any("," in one for one in all_of_it) else ", ").join(all_of_it)
             each = ", each once" if once else ""
             raise ValueError(f"{name} = {given} must name some of {listed}{each}.")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """`ValueError` unless the named fields are positive, finite numbers."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} = {value} must be positive and finite.")

@@ -5,7 +5,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from ct_adam.theory import level_curve, normal_curve, stability_coefficient
 
 from . import Progress
 from ._bounds import DEFAULT
-from ._kept import Arrays, remembered
+from ._kept import Arrays, all_remembered, workers
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Losses = Float[np.ndarray, "rate seed point"]
@@ -68,7 +67,7 @@ def text_model(
         problem, params = ct.problems.text_network(
             name, layers, size=size, context=context, batch=batch, held_out=held_out, seed=seed
         )
-        return _independent(problem, seed), params
+        return independent(problem, seed), params
 
     depth = "1 layer" if layers == 1 else f"{layers} layers"
     title = f"transformer ({size}, {depth}, {batch} windows of {context} characters), {name}"
@@ -81,7 +80,7 @@ def image_model(node: str, name: str, size: str, batch: int, held_out: int) -> N
         problem, params = ct.problems.image_network(
             name, "test", norm="group", size=size, batch=batch, held_out=held_out, seed=seed
         )
-        return _independent(problem, seed), params
+        return independent(problem, seed), params
 
     return Network(
         node,
@@ -99,7 +98,7 @@ def at_hand(images: str) -> bool:
     return True
 
 
-def _independent(problem: Minibatches, seed: int) -> Minibatches:
+def independent(problem: Minibatches, seed: int) -> Minibatches:
     """Draws anew at each step: an epoch's order of 30 000 windows costs more than the step."""
     return Minibatches(
         problem.loss, problem.data, problem.size, seed, "independent", problem.evaluation
@@ -154,36 +153,29 @@ def losses_of(
     pieces: list[Piece], steps: int, every: int, progress: Progress, folder: Path
 ) -> list[np.ndarray]:
     """Of every piece, kept in the folder; before the runs their budget, an estimate as soon as one
-    is timed. A thread a core: the step of a small network keeps one busy."""
-    workers = 2 if jax.default_backend() == "cpu" else 1
+    is timed."""
     runs = Counter[str]()
     for piece in pieces:
         runs[piece.network.name] += len(piece.pairs[0])
     for network in {piece.network.name: piece.network for piece in pieces}.values():
         many = runs[network.name]
         _tell(f"{network.title}: {many} runs × {steps} = {many * steps:,} steps")
-    pool = ThreadPoolExecutor(workers)
-    try:
-        work = [
-            pool.submit(
-                remembered, folder / f"{number}.npz", partial(_measure, piece, steps, every)
-            )
-            for number, piece in enumerate(pieces)
-        ]
-        found, counted = [], Counter[str]()
-        for piece, future in zip(pieces, work, strict=True):
-            kept = future.result()
-            found.append(kept["loss"])
-            name = piece.network.name
-            progress(f"{name}, {piece.curve}", len(found), len(pieces))
-            counted[name] += 1
-            if counted[name] == 2:  # the first that need not have compiled
-                share = runs[name] / len(piece.pairs[0]) / workers
-                _tell(f"{name}: about {float(kept['seconds']) * share / 60:.1f} min in all")
-        return found
-    finally:
-        # Stopped: what has not begun is left for the next call.
-        pool.shutdown(cancel_futures=True)
+    counted = Counter[str]()
+
+    def told(i: int, kept: Arrays) -> None:
+        piece = pieces[i]
+        name = piece.network.name
+        progress(f"{name}, {piece.curve}", i + 1, len(pieces))
+        counted[name] += 1
+        if counted[name] == 2:  # the first that need not have compiled
+            share = runs[name] / len(piece.pairs[0]) / workers()
+            _tell(f"{name}: about {float(kept['seconds']) * share / 60:.1f} min in all")
+
+    work = [
+        (folder / f"{number}.npz", partial(_measure, piece, steps, every))
+        for number, piece in enumerate(pieces)
+    ]
+    return [kept["loss"] for kept in all_remembered(work, told)]
 
 
 def _measure(piece: Piece, steps: int, every: int) -> Arrays:

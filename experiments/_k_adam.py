@@ -3,7 +3,6 @@ and the time of a step."""
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from ct_adam.problems import Minibatches
 from ct_adam.problems.models import apply, cross_entropy
 
 from ._generalisation import Network
-from ._kept import Arrays, remembered
+from ._kept import Arrays, all_remembered
 
 BASELINES = ("adam", "adamw", "nadamw", "adan")
 """Of optax, with its own defaults but for learning rate and weight decay; adam has none."""
@@ -228,27 +227,16 @@ def results(
 ) -> dict[Run, Arrays]:
     """Of every run, kept in files that begin with `path`; a thread a core."""
     pieces = pieces_of(runs, training.lanes)
-    workers = 2 if jax.default_backend() == "cpu" else 1
-    pool = ThreadPoolExecutor(workers)
-    try:
-        work = [
-            pool.submit(
-                remembered,
-                path.with_name(f"{path.name}-{number}.npz"),
-                partial(trained, network, piece, training),
-            )
-            for number, piece in enumerate(pieces)
-        ]
-        found = {}
-        for piece, future in zip(pieces, work, strict=True):
-            kept = future.result()
-            for i, run in enumerate(piece):
-                found[run] = {name: kept[name][i] for name in ("train", "validation", "test")}
-            told()
-        return found
-    finally:
-        # Stopped: what has not begun is left for the next call.
-        pool.shutdown(cancel_futures=True)
+    work = [
+        (path.with_name(f"{path.name}-{number}.npz"), partial(trained, network, piece, training))
+        for number, piece in enumerate(pieces)
+    ]
+    kept = all_remembered(work, lambda *_: told())
+    return {
+        run: {name: one[name][i] for name in ("train", "validation", "test")}
+        for piece, one in zip(pieces, kept, strict=True)
+        for i, run in enumerate(piece)
+    }
 
 
 def seconds_per_step(network: Network, ks: Iterable[int], training: Training) -> Arrays:

@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,3 +67,29 @@ def remembered(path: Path, compute: Callable[[], Arrays]) -> Arrays:
     np.savez(passing, **found)
     passing.replace(path)  # whole or not at all, whenever this is killed
     return found
+
+
+def workers() -> int:
+    """Threads for `all_remembered`: a step of a small network keeps one core busy."""
+    import jax
+
+    return 2 if jax.default_backend() == "cpu" else 1
+
+
+def all_remembered(
+    work: Sequence[tuple[Path, Callable[[], Arrays]]], told: Callable[[int, Arrays], None]
+) -> list[Arrays]:
+    """`remembered` of every (path, compute), a thread a core; `told(i, found)` of each in order.
+
+    Stopped, it leaves what has not begun for the next call.
+    """
+    pool = ThreadPoolExecutor(workers())
+    try:
+        under_way = [pool.submit(remembered, *piece) for piece in work]
+        found = []
+        for i, future in enumerate(under_way):
+            found.append(future.result())
+            told(i, found[-1])
+        return found
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,7 +1,6 @@
 """‖x‖_∞ of a language model in full-batch training by Adam and AdamW (EQUATIONS §5)."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,7 @@ from ct_adam.problems import AbstractProblem, full_batch, text_network
 from ct_adam.theory import residuals
 
 from . import Progress
-from ._kept import Arrays, remembered
+from ._kept import Arrays, all_remembered, remembered
 from ._linf import harmonic
 
 if TYPE_CHECKING:
@@ -74,17 +73,13 @@ def trained(
     problem, params = model(training)
     work = [partial(_train, problem, params, run, training) for run in runs]
     files = [folder / f"{i}.npz" for i in range(len(runs))]
-    # The first alone compiles for all. Then a thread a core: a step keeps one busy.
+    # The first alone compiles for all.
     found = [remembered(files[0], work[0])]
     progress("language model", 1, len(runs))
-    pool = ThreadPoolExecutor(2)
-    try:
-        rest = [pool.submit(remembered, *pair) for pair in zip(files[1:], work[1:], strict=True)]
-        for future in rest:
-            found.append(future.result())
-            progress("language model", len(found), len(runs))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    found += all_remembered(
+        list(zip(files[1:], work[1:], strict=True)),
+        lambda i, _: progress("language model", i + 2, len(runs)),
+    )
     names = ("norm", "stationarity", "feasibility", "gradient", "loss")
     coords = {name: ("run", [getattr(run, name) for run in runs]) for name in Run._fields}
     return xarray.Dataset(

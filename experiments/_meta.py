@@ -20,6 +20,7 @@ from ct_adam.theory.invariance import blocks
 from ct_adam.theory.rotation import angular_update
 from ct_adam.theory.scale_invariance import ScaleInvariance, find, radial
 
+from ._generalisation import independent
 from ._kept import Arrays
 
 B2 = 0.999
@@ -71,11 +72,7 @@ class Model(NamedTuple):
             problem, params = ct.problems.text_network(
                 self.text, self.layers, True, self.size, self.context, self.batch, self.batch, seed
             )
-            # Drawn anew at each step: an epoch's order costs more than the step.
-            drawn = Minibatches(
-                problem.loss, problem.data, problem.size, seed, "independent", problem.evaluation
-            )
-            return drawn, params
+            return independent(problem, seed), params
         inputs, labels = map(np.asarray, ct.problems.images("digits"))
         if self.kind == "convnet":
             model = ConvNet(inputs.shape[1:], 10, "layer", seed=seed)

@@ -2,7 +2,6 @@
 decay and the loss's scale, and the sizes of their updates."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from ct_adam.optimizers import normalized, stage_states
 from ct_adam.problems import Minibatches
 from ct_adam.problems.models import apply, cross_entropy
 
-from ._kept import Arrays, remembered
+from ._kept import Arrays, all_remembered
 
 METHODS = ("Adam-ℓ2", "AdamW", "AdamProx")
 B1, B2, EPS = 0.9, 0.999, 1e-8
@@ -232,23 +231,13 @@ def results(
 ) -> dict[Run, Arrays]:
     """Of every run, kept in files that begin with `path`; a thread a core."""
     pieces = [runs[i : i + training.lanes] for i in range(0, len(runs), training.lanes)]
-    pool = ThreadPoolExecutor(2 if jax.default_backend() == "cpu" else 1)
-    try:
-        work = [
-            pool.submit(
-                remembered,
-                path.with_name(f"{path.name}-{number}.npz"),
-                partial(trained, net, piece, training),
-            )
-            for number, piece in enumerate(pieces)
-        ]
-        found = {}
-        for piece, future in zip(pieces, work, strict=True):
-            kept = future.result()
-            for i, run in enumerate(piece):
-                found[run] = {name: values[i] for name, values in kept.items()}
-            told(len(piece))
-        return found
-    finally:
-        # Stopped: what has not begun is left for the next call.
-        pool.shutdown(cancel_futures=True)
+    work = [
+        (path.with_name(f"{path.name}-{number}.npz"), partial(trained, net, piece, training))
+        for number, piece in enumerate(pieces)
+    ]
+    kept = all_remembered(work, lambda i, _: told(len(pieces[i])))
+    return {
+        run: {name: values[i] for name, values in one.items()}
+        for piece, one in zip(pieces, kept, strict=True)
+        for i, run in enumerate(piece)
+    }

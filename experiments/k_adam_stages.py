@@ -25,7 +25,7 @@ from ct_adam.sweep.provenance import provenance
 from ct_adam.theory import growth_rate, update_bound
 
 from . import Progress
-from ._checked import check_counts, check_names
+from ._checked import check_counts, check_names, check_positive
 from ._generalisation import image_model
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ class Config:
     def __post_init__(self) -> None:
         check_counts(self, stages=2, seeds=2, steps=4, batch=1)
         check_names(self, once=True, strategies=EVERY_STAGE_ALIKE)
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate = {self.learning_rate} must be positive and finite.")
+        check_positive(self, "learning_rate")
 
 
 SIZES = {

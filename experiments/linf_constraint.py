@@ -17,7 +17,7 @@ from ct_adam.sweep.provenance import provenance
 from ct_adam.theory import average_update, box_steps
 
 from . import Progress, _linf, _linf_cycle, _linf_network
-from ._checked import check_counts
+from ._checked import check_counts, check_positive
 from ._kept import resumed
 from ._linf_network import Training
 
@@ -85,8 +85,7 @@ class Config:
             raise ValueError(f"pairs = {self.pairs}: there are {len(_linf_network.PAIRS)}.")
         if self.steps % self.every:
             raise ValueError(f"steps = {self.steps} must be a multiple of every = {self.every}.")
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate = {self.learning_rate} must be positive and finite.")
+        check_positive(self, "learning_rate")
 
 
 SIZES = {

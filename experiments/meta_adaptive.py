@@ -8,13 +8,11 @@ weight of fixed norm it follows is measured, with what is left explained.
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from ct_adam.plotting.meta_adaptive import meta_figure
@@ -27,7 +25,7 @@ from . import _meta_claims as claims
 from . import _meta_follow as follow
 from . import _meta_labelled as labelled
 from ._checked import check_counts, check_names
-from ._kept import Arrays, remembered, resumed
+from ._kept import Arrays, all_remembered, resumed
 from ._meta_claims import SAVES
 from ._meta_map import KINDS, mapped
 
@@ -157,20 +155,10 @@ def _all(
     work: dict[str, Callable[[], Arrays]], folder: Path, progress: Progress
 ) -> dict[str, Arrays]:
     """Every piece of work, kept in the folder; a thread a core."""
-    pool = ThreadPoolExecutor(2 if jax.default_backend() == "cpu" else 1)
-    try:
-        under_way = {
-            name: pool.submit(remembered, folder / f"{name.replace('/', '-')}.npz", piece)
-            for name, piece in work.items()
-        }
-        found = {}
-        for name, future in under_way.items():
-            found[name] = future.result()
-            progress(name, len(found), len(work))
-        return found
-    finally:
-        # Stopped: what has not begun is left for the next call.
-        pool.shutdown(cancel_futures=True)
+    names = list(work)
+    pieces = [(folder / f"{name.replace('/', '-')}.npz", work[name]) for name in names]
+    found = all_remembered(pieces, lambda i, _: progress(names[i], i + 1, len(names)))
+    return dict(zip(names, found, strict=True))
 
 
 def _recorded(config: Config, kind: str) -> Arrays:

@@ -19,7 +19,7 @@ from ct_adam.sweep.provenance import provenance
 from ct_adam.theory import growth_rate, normal_curve, stability_coefficient, update_bound
 
 from . import Progress, _growth
-from ._checked import check_counts
+from ._checked import check_counts, check_positive
 from ._growth import Model, Window
 from ._growth_claims import ALLOWED, STILL, claims, pair_of
 from ._kept import Arrays, remembered, resumed
@@ -83,8 +83,7 @@ class Config:
             raise ValueError(f"others = {self.others} must not be above points = {self.points}.")
         if self.half > self.middle:
             raise ValueError(f"half = {self.half} must not be above middle = {self.middle}.")
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate = {self.learning_rate} must be positive and finite.")
+        check_positive(self, "learning_rate")
 
 
 SIZES = {

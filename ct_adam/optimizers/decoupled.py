@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from ..conventions import CONVENTIONS, MULTIPLIED_BY_RATE, Convention, convert_decay, positive
 from ..decays import Scalar, Schedule, check_hyperparameters, choice, learning_rate_at
-from .stage import Optimizer, StageState, UpdateRule
+from .stage import Optimizer, StageState, UpdateRule, decays_where
 
 Follows = Literal["schedule", "nothing"]
 FOLLOWS: tuple[Follows, ...] = ("schedule", "nothing")
@@ -105,15 +105,11 @@ def _step(
         if params is None:
             raise ValueError("Decay needs the parameters: call update(grads, state, params).")
         eta, taken = learning_rate_at(learning_rate, state.count), share(state.count)
-        chosen = mask(params) if callable(mask) else mask
-        chosen = True if chosen is None else chosen
-        # The mask may be a prefix of the parameters, as optax allows.
-        whole = jax.tree.map(lambda m, part: jax.tree.map(lambda _: m, part), chosen, params)
         step = jax.tree.map(
             lambda u, p, decays: (-eta * u - (taken * p if decays else 0)).astype(p.dtype),
             updates,
             params,
-            whole,
+            decays_where(mask, params),
         )
         return step, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
 

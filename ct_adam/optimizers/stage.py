@@ -96,22 +96,30 @@ def scale_by_stage(
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         del params
-        count = jnp.asarray(optax.safe_increment(state.count))
         if further and jax.default_backend() == "cpu":
             # Else XLA divides and takes roots for u anew wherever it is used: 1.6 times the time
             # of a step of two stages on 10⁷ parameters (benchmarks/optimizer.py). Elsewhere memory
             # is what counts, and this sends u through it.
             updates = jax.tree.map(jax.lax.optimization_barrier, updates)
-        squares = jax.tree.map(_squared, updates)
-        m, v = averaged(b1, state.m, updates), averaged(b2, state.v, squares)
-        # optax's own correction, not 1 - b**count here: outside jit the two round b**count
-        # differently, which 1 - b**count enlarges (80 ulp of u in float64).
-        m_hat = updates if m is None else optax.tree.bias_correction(m, b1, count)
-        v_hat = squares if v is None else optax.tree.bias_correction(v, b2, count)
+        m_hat, v_hat, state = corrected_moments(b1, b2, state, updates)
         update = jax.tree.map(lambda x, y: normalized(x, y, eps, eps_root), m_hat, v_hat)
-        return update, StageState(count, m, v)
+        return update, state
 
     return optax.GradientTransformation(init, update)
+
+
+def corrected_moments(
+    b1: Scalar, b2: Scalar, state: StageState, gradient: PyTree
+) -> tuple[PyTree, PyTree, StageState]:
+    """m̂, v̂ and the state after one more gradient; a removed moment's hat is g or g² itself."""
+    count = jnp.asarray(optax.safe_increment(state.count))
+    squares = jax.tree.map(_squared, gradient)
+    m, v = averaged(b1, state.m, gradient), averaged(b2, state.v, squares)
+    # optax's own correction, not 1 - b**count here: outside jit the two round b**count
+    # differently, which 1 - b**count enlarges (80 ulp of u in float64).
+    m_hat = gradient if m is None else optax.tree.bias_correction(m, b1, count)
+    v_hat = squares if v is None else optax.tree.bias_correction(v, b2, count)
+    return m_hat, v_hat, StageState(count, m, v)
 
 
 def _check_dtype(leaf: Any) -> None:
@@ -138,6 +146,14 @@ def map_moments(leaf: Any, inputs: PyTree, m: PyTree | None, v: PyTree | None) -
     return structure.unflatten(map(leaf, leaves, of(m), of(v)))
 
 
+def decays_where(mask: Any, params: PyTree) -> PyTree:
+    """A boolean a leaf of `params`, from a mask as optax takes it: None (all), a function of the
+    parameters, or a PyTree that may be a prefix of them."""
+    mask = mask(params) if callable(mask) else mask
+    mask = True if mask is None else mask
+    return jax.tree.map(lambda m, part: jax.tree.map(lambda _: m, part), mask, params)
+
+
 class UpdateRule(eqx.Module):
     """How the update u is read off a parameter step Δθ: u = -c Δθ/η(n) - λθ_n (DESIGN).
 
@@ -161,11 +177,7 @@ class UpdateRule(eqx.Module):
             decay = self.weight_decay * p if decays else 0
             return jnp.where(moves, -d * scale - decay, 0).astype(p.dtype)
 
-        mask = self.mask(params) if callable(self.mask) else self.mask
-        mask = True if mask is None else mask
-        # The mask may be a prefix of the parameters, as optax allows.
-        whole = jax.tree.map(lambda m, part: jax.tree.map(lambda _: m, part), mask, params)
-        return jax.tree.map(leaf, params, delta, whole)
+        return jax.tree.map(leaf, params, delta, decays_where(self.mask, params))
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..decays import Hyperparameters, Scalar, Schedule, learning_rate_at
-from .stage import StageState, averaged
+from .stage import corrected_moments, scale_by_stage
 
 
 def variable_metric_prox(
@@ -48,23 +48,13 @@ def variable_metric_prox(
     if any(isinstance(b, int | float) and b == 0 for b in (b1, b2)):
         raise ValueError("variable_metric_prox needs both moments: give decays b1 and b2 above 0.")
 
-    def init(params: PyTree) -> Any:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return StageState(jnp.zeros([], jnp.int32), zeros, zeros)
-
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         if params is None:
             raise ValueError(
                 "variable_metric_prox needs the parameters: call update(grads, state, params)."
             )
-        count = jnp.asarray(optax.safe_increment(state.count))
-        m = averaged(b1, state.m, updates)
-        v = averaged(b2, state.v, jax.tree.map(jnp.square, updates))
-        m_hat, v_hat = (
-            optax.tree.bias_correction(m, b1, count),
-            optax.tree.bias_correction(v, b2, count),
-        )
         eta = learning_rate_at(learning_rate, state.count)
+        m_hat, v_hat, state = corrected_moments(b1, b2, state, updates)
 
         def leaf(p: Array, x: Array, y: Array) -> Array:
             metric = jnp.sqrt(y + eps_root) + eps
@@ -74,6 +64,6 @@ def variable_metric_prox(
             step = -eta * (x + weight_decay * p) / jnp.where(moves, whole, 1)
             return jnp.where(moves, step, 0).astype(p.dtype)
 
-        return jax.tree.map(leaf, params, m_hat, v_hat), StageState(count, m, v)
+        return jax.tree.map(leaf, params, m_hat, v_hat), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(scale_by_stage(b1, b2, eps, eps_root).init, update)
