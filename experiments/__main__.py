@@ -1,4 +1,4 @@
-"""`python -m experiments NAME [--smoke | --quick | --full] [--out DIR]`."""
+"""`python -m experiments NAME [--smoke | --quick | --full | --check] [--out DIR]`, or `all`."""
 
 import argparse
 import json
@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import Experiment, load, names
+from ._gallery import check_all, renew_page, run_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+ALL = "all"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,34 +26,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     import jax
 
     from ct_adam.caches import keep_compilations
+    from ct_adam.sweep import writable_folder
 
     jax.config.update("jax_enable_x64", True)  # theory wants float64
     keep_compilations()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _arguments(words)
     try:
+        if arguments.check:
+            return check_all([] if arguments.name == ALL else [arguments.name], arguments.out)
+        if arguments.name == ALL:
+            return run_all(arguments.size, writable_folder(arguments.out))
         return _run(arguments.name, arguments.size, arguments.out, words)
     except (ValueError, OSError) as error:
         if os.environ.get("CT_ADAM_TRACEBACK"):
             raise
         print(f"experiments: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("experiments: stopped; no file was changed.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        state = str(stopped) or "no file was changed"
+        print(f"experiments: stopped; {state}.", file=sys.stderr)
         return 130
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments", description="Reproduce a figure and check its numbers."
+        prog="python -m experiments", description="Reproduce figures and check their numbers."
     )
-    parser.add_argument("name", metavar="NAME", help=", ".join(names()))
+    parser.add_argument("name", metavar="NAME", help=f"{ALL} (each of them), {', '.join(names())}")
     sizes = parser.add_mutually_exclusive_group()
     for size, words_of in (("smoke", "seconds"), ("quick", "about a minute"), ("full", "hours")):
         default = " (default)" if size == "quick" else ""
         sizes.add_argument(
             f"--{size}", dest="size", action="store_const", const=size, help=words_of + default
         )
+    sizes.add_argument(
+        "--check", action="store_true", help="run nothing: do the folder's numbers hold?"
+    )
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the results")
     parser.set_defaults(size="quick")
     return parser.parse_args(words)
@@ -78,6 +91,7 @@ def _run(name: str, size: str, out: Path, words: list[str]) -> int:
     }
     paths.append(folder / f"{name}.json")
     paths[-1].write_text(json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    renew_page(folder)
     print(_report(experiment.EXPECTED, found, missing))
     print(f"\nWrote {', '.join(map(str, paths))} in {dataset.attrs['wall_seconds']:.0f} s.")
     return 1 if missing else 0
@@ -114,17 +128,17 @@ def _plain(value: Any) -> Any:
 
 def _report(expected: str, found: dict[str, Any], missing: list[str]) -> str:
     verdict = [f"  - {sentence}" for sentence in missing] or ["  all of it"]
-    lines = [f"Expected: {expected}", "Found:", *_indented(found)]
+    lines = [f"Expected: {expected}", "Found:", *indented(found)]
     return "\n".join([*lines, "Not as expected:" if missing else "As expected:", *verdict])
 
 
-def _indented(found: dict[str, Any], depth: int = 1) -> list[str]:
+def indented(found: dict[str, Any], depth: int = 1) -> list[str]:
     """A line an entry; the innermost dictionaries on one line each."""
     lines = []
     for key, value in found.items():
         nested = isinstance(value, dict)
         if nested and any(isinstance(item, dict) for item in value.values()):
-            lines += ["  " * depth + f"{key}:", *_indented(value, depth + 1)]
+            lines += ["  " * depth + f"{key}:", *indented(value, depth + 1)]
         else:
             shown = ", ".join(f"{k} {v}" for k, v in value.items()) if nested else value
             lines.append("  " * depth + f"{key}: {shown}")

@@ -24,7 +24,7 @@ def resumed(name: str, config: Any, measure: Callable[[Path], Result]) -> Result
 
     While another process measures the same, a folder of its own that is kept for nobody.
     """
-    known = hashlib.sha256((repr(config) + _code()).encode()).hexdigest()[:12]
+    known = hashlib.sha256((repr(config) + code_digest()).encode()).hexdigest()[:12]
     folder = cache_folder("experiments") / f"{name}-{known}"
     # The lock lies beside the folder and stays: one that is removed is no lock to who waits for it.
     with Claims(folder.with_suffix(".lock")) as claims:
@@ -42,7 +42,7 @@ def resumed(name: str, config: Any, measure: Callable[[Path], Result]) -> Result
         return found
 
 
-def _code() -> str:
+def code_digest() -> str:
     """What numbers depend on beside the configuration: every file of the program, and libraries."""
     digest = hashlib.sha256(repr(versions()).encode())
     for package in (ct_adam, experiments):
