@@ -8,33 +8,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..ensemble.cores import XLA_CORES
+from .front_page import front_page
+from .parse import parsed, print_completion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code (2 for bad input, 130 after Ctrl-C)."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     words = sys.argv[1:] if argv is None else list(argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(front_page())
+        return 0 if words else 2
     import jax
-    import tyro
 
     jax.config.update("jax_enable_x64", True)  # theory wants float64
     from ..caches import keep_compilations
     from ..simulate import RunError
-    from . import sweep
-    from .advise import advise
-    from .compare import compare
-    from .region import region
 
     keep_compilations()
     try:
-        app = tyro.extras.SubcommandApp()
-        app.command(region)
-        app.command(compare)
-        app.command(sweep.command(words if words[:1] == ["sweep"] else []))
-        app.command(advise)
-        app.command(version)
+        if words[0].startswith("--tyro-"):
+            return print_completion(words)
+        call = parsed(words)
         with _termination_as_ctrl_c():
-            app.cli(prog="ct-adam", args=words)
+            call()
     except (ValueError, RunError, OSError) as error:
         if os.environ.get("CT_ADAM_TRACEBACK"):
             raise
@@ -70,10 +67,3 @@ def entry() -> None:
     if code == 130:
         os._exit(code)
     sys.exit(code)
-
-
-def version() -> None:
-    """Print the version."""
-    from .. import __version__
-
-    print(__version__)

@@ -1,6 +1,7 @@
 """`ct-adam region`: where Adam is stable over (b1, b2)."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from ..sweep.progress import lane_bar
 def region(
     config: Annotated[RegionConfig, tyro.conf.arg(name="")] = RegionConfig(),  # noqa: B008
     out: Path = Path("out"),
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Map where Adam is stable over its two decays: theory, the ODE and the optimizer.
 
@@ -26,6 +28,7 @@ def region(
     Args:
         config: what to map, and how finely
         out: folder for the results
+        json_: print one JSON object in place of the table
     """
     folder = sweep.writable_folder(out)
     store = folder / "region.zarr"
@@ -37,6 +40,9 @@ def region(
     sweep.write_tree(tree, store)
     paths = plotting.save_figure(figure, folder / "region", tree.attrs)
     shutil.rmtree(tiles, ignore_errors=True)
+    if json_:
+        print(json.dumps(sweep.region_summary(tree)))
+        return
     print(sweep.describe(tree))
     print(f"\nWrote {store}, {', '.join(str(path) for path in paths)} in {_seconds(tree)} s.")
 

@@ -20,5 +20,6 @@ from .store import write_dataset as write_dataset
 from .store import write_tree as write_tree
 from .summary import describe as describe
 from .summary import panel_summary as panel_summary
+from .summary import region_summary as region_summary
 from .summary import sides_agreement as sides_agreement
 from .sweep import Sweep as Sweep

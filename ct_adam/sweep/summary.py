@@ -1,6 +1,8 @@
 """A region map in words: where measurement and theory agree, and the worst cells."""
 
-from typing import TYPE_CHECKING
+import json
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,6 +53,27 @@ def sides_agreement(panel: "xarray.Dataset") -> float:
     both = panel.answered.all("side").values
     same = (panel.unstable.isel(side=0) == panel.unstable.isel(side=1)).values
     return float(same[both].mean()) if both.any() else float("nan")
+
+
+def region_summary(tree: "xarray.DataTree") -> dict[str, Any]:
+    """Of JSON's types: the configuration, and by panel `panel_summary` by side and how many cells
+    the sides agree on."""
+    panels = {
+        name: {
+            "title": panel.attrs["title"],
+            "steps": panel.attrs["steps"],
+            "sides": panel_summary(panel),
+            "sides_agree": _plain(sides_agreement(panel)),
+        }
+        for name, node in tree.children.items()
+        for panel in [node.to_dataset()]
+    }
+    return {"config": json.loads(tree.attrs["config"]), "panels": panels}
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def describe(tree: "xarray.DataTree") -> str:

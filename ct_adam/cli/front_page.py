@@ -1,0 +1,38 @@
+"""What `ct-adam --help` says: what each command is for, by an example."""
+
+import textwrap
+
+from .. import __version__
+
+EXIT_CODES = {0: "done", 1: "--check found a difference", 2: "bad input", 130: "stopped by Ctrl-C"}
+
+EXAMPLES = {
+    "advise": ("--b1 0.98 --b2 0.96", "is this pair of decays safe, and what to change"),
+    "compare": ("--flow log,lag --steps 100", "flows beside the optimizer, on any loss"),
+    "region": ("--cells 64", "the map of where Adam is stable over both decays"),
+    "scale": ("--batch-from 64 --batch-to 256", "Adam's numbers at another batch size"),
+    "sweep": ("--b1 0.8,0.9 --b2 cells:0.5:1:8 --dry-run", "any grid, into a store that survives"),
+    "version": ("", "the version"),
+}
+"""By command: an example's flags, and what it is for."""
+
+
+def front_page() -> str:
+    """At most 24 lines of 80 characters: a terminal's screen."""
+    lines = [f"ct-adam {__version__}: optimizers as differential equations.", ""]
+    for name, (flags, purpose) in EXAMPLES.items():
+        lines += [f"  {name:<9}{purpose}"] + (
+            [f"           ct-adam {name} {flags}"] if flags else []
+        )
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items() if code != 1)
+    lines += ["", "ct-adam COMMAND --help explains one; --json prints for machines."]
+    lines += ["Completion: ct-adam --tyro-print-completion bash (or zsh, tcsh)."]
+    lines += textwrap.wrap(f"Exit codes: {codes}.", 80)
+    return "\n".join(lines)
+
+
+def with_example(name: str, text: str) -> str:
+    """A command's help with its example below the first sentence."""
+    first, _, rest = text.partition("\n\n")
+    flags = EXAMPLES[name][0]
+    return f"{first}\n\nExample: ct-adam {name} {flags}\n\n{rest}" if flags else text

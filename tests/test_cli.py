@@ -1,0 +1,78 @@
+"""The command line's face: help, examples, completion, errors. Commands have tests of their own."""
+
+import json
+import shlex
+
+import pytest
+
+from ct_adam.cli import main
+from ct_adam.cli.front_page import EXAMPLES, front_page
+from ct_adam.cli.parse import parsed
+
+
+def test_help_fits_a_screen(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert text == front_page() + "\n"
+    lines = text.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert all(f"ct-adam {name}" in text or name == "version" for name in EXAMPLES)
+
+
+def test_no_words_are_an_error_that_teaches(capsys):
+    assert main([]) == 2
+    assert "ct-adam COMMAND --help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if EXAMPLES[name][0]])
+def test_help_of_a_command_has_an_example_that_it_understands(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert f"Example: ct-adam {name} {EXAMPLES[name][0]}" in capsys.readouterr().out
+    assert callable(parsed([name, *shlex.split(EXAMPLES[name][0])]))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["regoin"], "there is no command 'regoin': choose one of advise,"),
+        (["advise", "--b9", "3"], "Unrecognized options: --b9, 3. See ct-adam advise --help."),
+        (["advise", "--step", "3"], "did you mean --steps? See ct-adam advise --help."),
+        (["advise", "--b1", "x"], "--b1"),
+        (["region", "--rates", "x"], "'log', 'lag', 'euler'"),
+        (["sweep", "--steps", "1.5"], "--steps"),
+        (["advise", "--b1", "1.5"], "b1"),
+    ],
+)
+def test_bad_words_are_one_sentence(words, told, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ct-adam: ")
+    assert err.count("\n") == 1
+    assert told in err
+
+
+def test_completion_knows_every_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--tyro-print-completion", "bash"])
+    assert stopped.value.code in (0, None)
+    text = capsys.readouterr().out
+    assert all(name in text for name in EXAMPLES)
+
+
+def test_version(capsys):
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.strip().count(".") == 2
+
+
+def test_region_for_machines(tmp_path, capsys):
+    words = ["region", "--panels", "worst_case", "--cells", "8", "--stream-steps", "50", "--json"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"]["cells"] == 8
+    side = found["panels"]["worst_case"]["sides"]["optimizer"]
+    assert 0 < side["unstable"] < 1
+    assert side["agreement"] > 0.9
