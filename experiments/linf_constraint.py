@@ -91,7 +91,7 @@ class Config:
 SIZES = {
     "smoke": Config(levels=3, flow=False, instances=20, method_steps=2000, cells=12, pairs=1,
                     data="python_topics", context=2, windows=8, learning_rate=0.02, flat=200,
-                    steps=1500, every=10),
+                    steps=4000, every=10),
     "quick": Config(),
     "full": Config(levels=25, instances=4000, cells=256, context=8, windows=256, steps=100_000,
                    flat=1000),

@@ -245,6 +245,7 @@ def test_gradients_of_all_peers_are_one(loss):
     np.testing.assert_allclose(found, by_jax, **tolerance)
 
 
+@pytest.mark.slow
 def test_numpy_is_optax():
     work = Lanes("a few", **uniform(16), steps=30)
     for contender in (numba_peer.optimizer(work), ours.optimizer("reference", work)):

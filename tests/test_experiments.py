@@ -1,15 +1,19 @@
 """Every experiment end to end at its smallest size, and what the runner does with bad input."""
 
 import json
-import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray
 
 import ct_adam as ct
 from ct_adam.problems import quadratic
+from ct_adam.sweep.provenance import provenance
 from experiments import load, names
 from experiments.__main__ import main
 from experiments.state_formulation import (
@@ -27,8 +31,9 @@ from experiments.state_formulation import (
 jax.config.update("jax_enable_x64", True)
 
 
-SLOW = {"regimes", "ode_vs_discrete", "derivatives"}
-"""The first one's own tests run its smoke too; the others compile for half a minute and more."""
+SLOW = {"derivatives", "edge_of_stability", "generalisation", "hyperparameters",
+        "ode_vs_discrete", "regimes", "region_atlas"}  # fmt: skip
+"""Those that compile for half a minute and more; `make test-slow` runs them."""
 
 
 @pytest.mark.parametrize(
@@ -84,11 +89,25 @@ def test_sizes_exclude_each_other(capsys):
 
 
 def test_claim_that_fails_is_exit_code_1(tmp_path, capsys, monkeypatch):
-    module = sys.modules[load("state_formulation").run.__module__]
-    monkeypatch.setitem(module.ALLOWED, "update", 0.01)
-    assert main(["state_formulation", "--smoke", "--out", str(tmp_path)]) == 1
-    assert "Not as expected" in capsys.readouterr().out
-    assert json.loads((tmp_path / "state_formulation.json").read_text())["missing"]
+    failing = SimpleNamespace(
+        EXPECTED="It is 4.",
+        SIZES={"smoke": Size()},
+        run=lambda config, progress: xarray.Dataset(attrs=provenance(config, 0.0)),
+        plot=lambda dataset: plt.figure(),
+        numbers=lambda dataset: {"it": 3.0},
+        check=lambda dataset: ["It is 3."],
+    )
+    monkeypatch.setattr("experiments.__main__.load", lambda name: failing)
+    assert main(["failing", "--smoke", "--out", str(tmp_path)]) == 1
+    assert "Not as expected:\n  - It is 3." in capsys.readouterr().out
+    assert json.loads((tmp_path / "failing.json").read_text())["missing"] == ["It is 3."]
+
+
+@dataclass(frozen=True)
+class Size:
+    """An experiment's configuration."""
+
+    steps: int = 1
 
 
 @pytest.mark.parametrize("start", ["first_step", "zero"])

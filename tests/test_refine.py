@@ -68,6 +68,7 @@ def test_price_is_that_of_a_coarse_map():
     assert lanes < 128**2 * 2  # of 1024²
 
 
+@pytest.mark.slow
 def test_refined_worst_case_is_theorys_boundary(tmp_path):
     """2⁻¹⁰ in b2, from the 32² map; unstable is a slope above 1/steps, so up to 2 b2/steps below
     b2 = b1² (EQUATIONS §2)."""

@@ -157,6 +157,7 @@ def test_scheduler_that_does_not_answer(tmp_path, capsys, monkeypatch):
     assert "No Dask scheduler with a worker answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_error_of_a_tile_is_the_users(tmp_path):
     """What goes wrong in a worker is told as it is here."""
     store = tmp_path / "s.zarr"
