@@ -31,6 +31,7 @@ CONVENTIONS: tuple[Convention, ...] = (
     "tensorflow_addons",
     "normalised",
 )
+"""Whose weight decay a number is."""
 MULTIPLIED_BY_RATE: tuple[Convention, ...] = CONVENTIONS[:4]
 """λ is multiplied by the learning rate. The others give a share per step."""
 

@@ -21,6 +21,7 @@ METRICS = (
     "outcome",
     "evaluations",
 )
+"""What `ensemble` can compute of a lane."""
 
 _LABELS = {
     "max_update": ("largest update max ‖u‖_∞", "1"),

@@ -91,6 +91,12 @@ def as_dynamic(flow: PyTree, dtype: Any) -> PyTree:
     """The flow with its numbers as arrays of `dtype`, so that a new value compiles nothing anew.
 
     Python zeros stay: they decide the state's structure (a removed moment, EQUATIONS §0).
+
+    !!! example
+        >>> import ct_adam as ct, jax
+        >>> flow = as_dynamic(ct.AdamFlow(1e-2, b1=0), float)
+        >>> isinstance(flow.hyperparameters.b2[0], jax.Array), flow.hyperparameters.b1
+        (True, (0,))
     """
 
     def convert(leaf: Any) -> Any:

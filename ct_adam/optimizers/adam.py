@@ -66,7 +66,14 @@ def k_adam(
 
 
 def from_hyperparameters(shared: Hyperparameters, mask: Any = None) -> Optimizer:
-    """The discrete optimizer of a record of hyperparameters, as a flow holds one."""
+    """The discrete optimizer of a record of hyperparameters, as a flow holds one.
+
+    !!! example
+        >>> import ct_adam as ct
+        >>> flow = ct.AdamFlow(1e-2, weight_decay=0.1)
+        >>> from_hyperparameters(flow.hyperparameters).rule.weight_decay
+        0.1
+    """
     stages = _stages(shared)
     decayed = [optax.add_decayed_weights(shared.weight_decay, mask)]  # pyright: ignore[reportArgumentType]
     inner = decayed + stages if shared.decay == "l2" else stages + decayed

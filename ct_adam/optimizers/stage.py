@@ -45,7 +45,14 @@ class StageState(NamedTuple):
 
 
 def stage_states(optimizer_state: PyTree, stages: int) -> list[StageState]:
-    """The moments in the state of `k_adam`, or of an optax chain around `scale_by_adam`."""
+    """The moments in the state of `k_adam`, or of an optax chain around `scale_by_adam`.
+
+    !!! example
+        >>> import ct_adam as ct, jax.numpy as jnp
+        >>> state = ct.k_adam(1e-2, (0.9, 0.8), (0.99, 0.9)).init(jnp.ones(2))
+        >>> print([stage.m for stage in stage_states(state, 2)])
+        [Array([0., 0.], dtype=float64), Array([0., 0.], dtype=float64)]
+    """
 
     def is_stage(node: Any) -> bool:
         return isinstance(node, StageState | optax.ScaleByAdamState)
@@ -68,6 +75,11 @@ def averaged(b: Scalar, moment: PyTree | None, sample: PyTree) -> PyTree | None:
 
     The summands stand in optax's order: compilers fuse one product into the sum, and which one
     decides the last bit of k_adam's step against optax.adamw's.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> print(averaged(0.75, jnp.array([4.0, 0.0]), jnp.array([0.0, 8.0])))
+        [3. 2.]
     """
     if is_removed(b):
         return None
@@ -85,6 +97,14 @@ def scale_by_stage(
     dtype of their parameter, whatever the gradient's; v is |g|² and real where g is complex.
 
     **Raises:** at `init`, `ValueError` for parameters that are not floating-point numbers.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> stage = scale_by_stage(0.9, 0.999, eps=0.0)
+        >>> g = jnp.array([3.0, -0.2])
+        >>> u, state = stage.update(g, stage.init(g))
+        >>> print(u.round(6))  # the first update is the sign
+        [ 1. -1.]
     """
 
     def init(params: PyTree) -> Any:
@@ -137,7 +157,12 @@ def _squared(g: Leaf) -> Leaf:
 
 
 def map_moments(leaf: Any, inputs: PyTree, m: PyTree | None, v: PyTree | None) -> PyTree:
-    """`leaf(x, m, v)` over the leaves of `inputs`, with None for a removed moment."""
+    """`leaf(x, m, v)` over the leaves of `inputs`, with None for a removed moment.
+
+    !!! example
+        >>> print(map_moments(lambda x, m, v: (x, m, v), {"w": 1.0}, {"w": 2.0}, None))
+        {'w': (1.0, 2.0, None)}
+    """
     leaves, structure = jax.tree.flatten(inputs)
 
     def of(moment: PyTree | None) -> list[Any]:

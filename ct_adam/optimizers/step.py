@@ -19,6 +19,16 @@ def optimizer_step(
     """(θ_{n+1}, optimizer state, Δθ) from θ_n and g_n.
 
     **Raises:** `ValueError` where the optimizer wants more than gradient and parameters.
+
+    !!! example
+        >>> import optax, jax.numpy as jnp
+        >>> from ct_adam.problems import as_problem
+        >>> sgd, start = optax.sgd(0.25), jnp.array([2.0])
+        >>> after, _, change = optimizer_step(
+        ...     sgd, as_problem(lambda x: jnp.sum(x**2)), 0, start, sgd.init(start)
+        ... )
+        >>> print(after, change)
+        [1.] [-1.]
     """
     gradient = like(problem.gradient(step, params), params)
     try:

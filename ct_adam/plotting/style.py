@@ -24,12 +24,22 @@ OKABE_ITO: Mapping[str, str] = MappingProxyType(
         "black": "#000000",
     }
 )
-COLUMN, PAGE = 3.4, 7.0
-"""Widths of a column and a page of a two-column paper, in inches."""
+"""Okabe & Ito's colours, by name."""
+COLUMN = 3.4
+"""Width of a column of a two-column paper, in inches."""
+PAGE = 7.0
+"""Width of its page, in inches."""
 
 
 def style() -> AbstractContextManager[None]:
-    """The style sheet, as a context for the making of a figure."""
+    """The style sheet, as a context for the making of a figure.
+
+    !!! example
+        >>> import matplotlib.pyplot as plt
+        >>> with style():
+        ...     print(plt.rcParams["axes.prop_cycle"].by_key()["color"][0])
+        #0072B2
+    """
     from matplotlib import style as styles
 
     return styles.context(Path(__file__).with_name("ct_adam.mplstyle"))
@@ -51,7 +61,16 @@ def _save_png(figure: "Figure", path: Path, description: str) -> None:
 
 
 def save_figure(figure: "Figure", base: Path, about: Mapping[Any, Any]) -> list[Path]:
-    """Writes `base`.png and `base`.pdf with `about` in their metadata; returns the paths."""
+    """Writes `base`.png and `base`.pdf with `about` in their metadata; returns the paths.
+
+    !!! example
+        >>> import tempfile, matplotlib.pyplot as plt
+        >>> with style(), tempfile.TemporaryDirectory() as folder:
+        ...     figure, axes = plt.subplots(figsize=(COLUMN, 2.0))
+        ...     paths = save_figure(figure, Path(folder, "mine"), {"seed": 0})
+        >>> [path.name for path in paths]
+        ['mine.png', 'mine.pdf']
+    """
     description = json.dumps(dict(about), default=str)
     paths = [base.with_suffix(".png"), base.with_suffix(".pdf")]
     with style():

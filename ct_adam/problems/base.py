@@ -80,7 +80,14 @@ class LossProblem(AbstractProblem):
 
 
 def as_problem(loss: Loss | AbstractProblem) -> AbstractProblem:
-    """`loss` itself if it is a problem already, a `LossProblem` of it otherwise."""
+    """`loss` itself if it is a problem already, a `LossProblem` of it otherwise.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> problem = as_problem(lambda x: jnp.sum(x**2))
+        >>> type(problem).__name__, as_problem(problem) is problem
+        ('LossProblem', True)
+    """
     if isinstance(loss, AbstractProblem):
         return loss
     if not callable(loss):
@@ -91,7 +98,12 @@ def as_problem(loss: Loss | AbstractProblem) -> AbstractProblem:
 
 
 def as_params(params: PyTree) -> PyTree:
-    """`params` with array leaves; `ValueError` unless there are some and all are floating."""
+    """`params` with array leaves; `ValueError` unless there are some and all are floating.
+
+    !!! example
+        >>> as_params({"w": 1.0})["w"].shape
+        ()
+    """
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise ValueError("params has no leaves: give a PyTree with one floating array at least.")
@@ -107,18 +119,35 @@ def as_params(params: PyTree) -> PyTree:
 
 
 def like(gradient: PyTree, params: PyTree) -> PyTree:
-    """The gradient in the parameters' own types: a stream may be of a longer one."""
+    """The gradient in the parameters' own types: a stream may be of a longer one.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> like(jnp.ones(2, jnp.float64), jnp.ones(2, jnp.float32)).dtype
+        dtype('float32')
+    """
     return jax.tree.map(lambda g, p: jnp.asarray(g, jnp.result_type(p)), gradient, params)
 
 
 def working_dtype(params: PyTree) -> np.dtype:
-    """The common floating type of all leaves; time and hyperparameters take it too."""
+    """The common floating type of all leaves; time and hyperparameters take it too.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> working_dtype({"a": jnp.ones(2, jnp.float32), "b": jnp.ones(3, jnp.float32)})
+        dtype('float32')
+    """
     return jnp.result_type(*jax.tree.leaves(params))
 
 
 def check_problem(problem: AbstractProblem, params: PyTree, gradients: int) -> None:
     """Raises a `ValueError` unless the loss is a real scalar, the gradient is like `params` and
-    `gradients` of them exist. Nothing is computed: shapes only."""
+    `gradients` of them exist. Nothing is computed: shapes only.
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> check_problem(as_problem(lambda x: jnp.sum(x**2)), jnp.ones(2), gradients=10)
+    """
     try:
         value = jax.eval_shape(lambda p: jnp.asarray(problem.value(p)), params)
     except Exception as error:

@@ -41,7 +41,14 @@ def full_batch(loss: BatchLoss, data: PyTree) -> LossProblem:
 
 
 def fixed_batch(loss: BatchLoss, data: PyTree, size: int, seed: int = 0) -> LossProblem:
-    """The loss over one minibatch, drawn once without replacement (NumPy's default generator)."""
+    """The loss over one minibatch, drawn once without replacement (NumPy's default generator).
+
+    !!! example
+        >>> import jax.numpy as jnp
+        >>> problem = fixed_batch(lambda p, x: jnp.mean((p - x) ** 2), jnp.ones(3), size=2)
+        >>> print(problem.value(jnp.array(3.0)))
+        4.0
+    """
     count = count_examples(data)
     _check_size(size, count)
     chosen = np.sort(np.random.default_rng(seed).permutation(count)[:size])

@@ -110,7 +110,7 @@ def text(name: str) -> Text:
         the next (some 500 000 characters, 104 distinct), so numbers that are to be compared want
         the first.
 
-    **Returns:** a [`Text`][]: `tokens`, int32 of shape (n,), and `alphabet`, the distinct
+    **Returns:** a `Text`: `tokens`, int32 of shape (n,), and `alphabet`, the distinct
     characters in the order of their code points.
 
     **Raises:** as `images`.

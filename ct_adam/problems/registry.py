@@ -50,6 +50,7 @@ PROBLEMS: dict[str, Factory] = {
     "topics_transformer": lambda seed: text_network("python_topics", seed=seed),
     "shakespeare_transformer": lambda seed: text_network("tinyshakespeare", seed=seed),
 }
+"""Factories of `(problem, params)` by name; each takes a seed."""
 
 
 def problem_named(name: str, seed: int = 0) -> tuple[AbstractProblem, PyTree]:

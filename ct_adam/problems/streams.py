@@ -107,7 +107,12 @@ def worst_case_stream(
 
 
 def constant_stream(steps: int, value: float = 1.0) -> GradientStream:
-    """g_n = value: the update of any decays tends to its sign. Shape (steps, 1)."""
+    """g_n = value: the update of any decays tends to its sign. Shape (steps, 1).
+
+    !!! example
+        >>> print(constant_stream(3, 0.5).gradients[:, 0])
+        [0.5 0.5 0.5]
+    """
     return GradientStream(jnp.full((steps, 1), value))
 
 
@@ -122,7 +127,12 @@ def vanishing_stream(steps: int, last: int, value: float = 1.0) -> GradientStrea
 
 
 def alternating_stream(steps: int, value: float = 1.0) -> GradientStream:
-    """g_n = (-1)ⁿ·value, a period-two oscillation. Shape (steps, 1)."""
+    """g_n = (-1)ⁿ·value, a period-two oscillation. Shape (steps, 1).
+
+    !!! example
+        >>> print(alternating_stream(4, 2.0).gradients[:, 0])
+        [ 2. -2.  2. -2.]
+    """
     return GradientStream(jnp.where(jnp.arange(steps) % 2 == 0, value, -value)[:, None])
 
 
@@ -130,6 +140,10 @@ def random_stream(steps: int, size: int = 1, seed: int = 0, mean: float = 0.0) -
     """Independent normal gradients of unit variance around `mean`, NumPy's default generator.
 
     Shape (steps, size); the same seed gives the same stream on every device.
+
+    !!! example
+        >>> random_stream(100, size=2, seed=1).gradients.shape
+        (100, 2)
     """
     rng = np.random.default_rng(seed)
     return GradientStream(mean + rng.standard_normal((steps, size)))

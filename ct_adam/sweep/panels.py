@@ -26,6 +26,7 @@ from ..problems.models import count_parameters
 from ..problems.registry import CURVATURES, problem_named
 
 PANELS = ("worst_case", "vanishing", "random", "constant", "quadratic", "network")
+"""Problems of the map: four streams of gradients, a quadratic, a small network."""
 # A stream's updates do not depend on its scale (eps = 0); this one, a power of two so that not
 # even rounding does, keeps g² and v in floating-point range over 1000 steps.
 STREAM_SCALE = 2.0**498
@@ -98,6 +99,7 @@ SIZES = {
     "quick": RegionConfig(),
     "full": replace(RegionConfig(), cells=1024, network_cells=32),
 }
+"""Of `experiments/region`: seconds, two minutes, hours."""
 
 
 @dataclass(frozen=True)

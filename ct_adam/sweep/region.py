@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import xarray
 
 SIDES = ("optimizer", "flow")
+"""The two dynamics of a map, along its dimension `side`."""
 
 
 def region(

@@ -18,6 +18,12 @@ def writable_folder(path: str | Path, flag: str = "--out") -> Path:
     """`path` as an existing folder that can be written to, or an `OSError` of one sentence.
 
     To be called before long work, so that nothing is lost to a folder that refuses it.
+
+    !!! example
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     writable_folder(Path(folder, "out")).is_dir()
+        True
     """
     folder = Path(path)
     try:
@@ -32,7 +38,13 @@ def writable_folder(path: str | Path, flag: str = "--out") -> Path:
 
 
 def check_replaceable(store: Path) -> None:
-    """Raises a `ValueError` unless `store` is free, or holds a result of this program."""
+    """Raises a `ValueError` unless `store` is free, or holds a result of this program.
+
+    !!! example
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_replaceable(Path(folder, "new.zarr"))  # free
+    """
     if not store.exists():
         return
     if not _is_ours(store):
@@ -51,7 +63,16 @@ def _is_ours(store: Path) -> bool:
 
 
 def write_tree(tree: "xarray.DataTree", store: Path) -> None:
-    """Writes `tree` to a zarr store, whole or not at all: an older result stays until then."""
+    """Writes `tree` to a zarr store, whole or not at all: an older result stays until then.
+
+    !!! example
+        >>> import tempfile, xarray
+        >>> tree = xarray.DataTree.from_dict({"mine": xarray.Dataset({"loss": 1.0})})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_tree(tree, Path(folder, "mine.zarr"))
+        ...     print(list(read_tree(Path(folder, "mine.zarr"))))
+        ['mine']
+    """
     check_replaceable(store)
     partial = store.with_name(f".{store.name}.{os.getpid()}")
     try:
@@ -68,7 +89,16 @@ def write_tree(tree: "xarray.DataTree", store: Path) -> None:
 
 
 def write_dataset(dataset: "xarray.Dataset", store: Path) -> None:
-    """As `write_tree`, for a dataset; `read_tree(store).dataset` is the way back."""
+    """As `write_tree`, for a dataset; `read_tree(store).dataset` is the way back.
+
+    !!! example
+        >>> import tempfile, xarray
+        >>> losses = xarray.Dataset({"loss": ("step", [2.0, 1.0])})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_dataset(losses, Path(folder, "mine.zarr"))
+        ...     print(read_tree(Path(folder, "mine.zarr")).dataset.loss.values)
+        [2. 1.]
+    """
     import xarray
 
     tree = xarray.DataTree(dataset)
