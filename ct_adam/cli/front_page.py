@@ -4,12 +4,13 @@ import textwrap
 
 from .. import __version__
 
-EXIT_CODES = {0: "done", 1: "--check found a difference", 2: "bad input", 130: "stopped by Ctrl-C"}
+EXIT_CODES = {0: "done", 2: "bad input, told in a sentence", 130: "stopped by Ctrl-C"}
 
 EXAMPLES = {
     "advise": ("--b1 0.98 --b2 0.96", "is this pair of decays safe, and what to change"),
     "compare": ("--flow log,lag --steps 100", "flows beside the optimizer, on any loss"),
     "region": ("--cells 64", "the map of where Adam is stable over both decays"),
+    "report": ("out/region.zarr --figures figures", "one page of maps that one can touch"),
     "scale": ("--batch-from 64 --batch-to 256", "Adam's numbers at another batch size"),
     "sweep": ("--b1 0.8,0.9 --b2 cells:0.5:1:8 --dry-run", "any grid, into a store that survives"),
     "version": ("", "the version"),
@@ -24,7 +25,7 @@ def front_page() -> str:
         lines += [f"  {name:<9}{purpose}"] + (
             [f"           ct-adam {name} {flags}"] if flags else []
         )
-    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items() if code != 1)
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     lines += ["", "ct-adam COMMAND --help explains one; --json prints for machines."]
     lines += ["Completion: ct-adam --tyro-print-completion bash (or zsh, tcsh)."]
     lines += textwrap.wrap(f"Exit codes: {codes}.", 80)

@@ -10,8 +10,8 @@ import threading
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from ..ensemble.cores import CORES, XLA_CORES, cpus, xla_threads
 from .execute import PAUSE, Runner, compute_tile
 from .layout import level_folder, level_tiles
 from .provenance import surroundings
+from .stopping import StopRequests
 from .tiles import STATUS, Tiles
 
 if TYPE_CHECKING:
@@ -114,17 +115,29 @@ def _packed(sweep: "Sweep", store: Path) -> Iterator[_Parcel]:
         file.unlink(missing_ok=True)
 
 
-def _run(client: Any, sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
+def _run(
+    client: Any,
+    sweep: "Sweep",
+    store: Path,
+    level: int,
+    missing: list[int],
+    requests: StopRequests,
+) -> Iterator[int]:
     """Keeps the workers' queues filled; tiles that another process has taken come again later."""
     if not missing:
         return
-    with _packed(sweep, store) as parcel:
-        yield from _results(client, parcel, store, level, missing)
+    with (
+        _packed(sweep, store) as parcel,
+        closing(_results(client, parcel, store, level, missing)) as results,
+    ):
+        for tile in results:
+            yield tile
+            requests.check()
 
 
 def _results(
     client: Any, parcel: _Parcel, store: Path, level: int, missing: list[int]
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     from dask.distributed import CancelledError, as_completed
     from distributed.comm.core import CommClosedError
 

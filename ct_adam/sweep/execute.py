@@ -16,13 +16,14 @@ from .claims import Claims
 from .layout import level_tiles, make_store
 from .progress import Progress
 from .refine import beyond, crossed, doubled
+from .stopping import StopRequests
 from .tiles import Tiles, few
 
 if TYPE_CHECKING:
     from .sweep import Sweep
 
-Runner = Callable[["Sweep", Path, int, list[int]], Iterator[int]]
-"""Computes tiles of a level of a store, and yields each when it is done."""
+Runner = Callable[["Sweep", Path, int, list[int], StopRequests], Iterator[int]]
+"""Computes tiles of a level of a store, and yields each when it is done, until asked to stop."""
 PAUSE = 0.5
 """Seconds between two looks at tiles that another process has taken."""
 
@@ -50,13 +51,15 @@ def execute(
     - `progress`: is told how far it is.
     - `notice`: is told what the user should know, a sentence at a time.
 
-    **Raises:** `ValueError` for a store of another sweep, `OSError` where it cannot be written.
+    **Raises:** `ValueError` for a store of another sweep, `OSError` where it cannot be written,
+    `KeyboardInterrupt` where another process asks the store to stop (`ask_to_stop`).
     """
     if workers < 0:
         raise ValueError(f"workers = {workers} must not be negative.")
     if workers and scheduler is not None:
         raise ValueError("Give workers or a scheduler, not both.")
     make_store(sweep, store)
+    requests = StopRequests(store)
     cluster: AbstractContextManager[Runner] = nullcontext(_here)
     if workers or scheduler is not None:
         from .distributed import on_cluster
@@ -74,7 +77,7 @@ def execute(
             total += _lanes(tiles, wanted)
             done += _lanes(tiles, wanted) - _lanes(tiles, missing)
             tell(what, done, total)
-            for tile in runner(sweep, store, k, missing):
+            for tile in runner(sweep, store, k, missing, requests):
                 done += _lanes(tiles, [tile])
                 tell(what, done, total)
             lost = [tile for tile in missing if not tiles.done(tile)]
@@ -107,7 +110,9 @@ def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> l
     return sorted(missing, key=lambda tile: tile * 0.6180339887498949 % 1)
 
 
-def _here(sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterator[int]:
+def _here(
+    sweep: "Sweep", store: Path, level: int, missing: list[int], requests: StopRequests
+) -> Iterator[int]:
     """This process, tile by tile; a tile is written while the next one is computed. Those that
     another process has taken are waited for."""
     tiles = level_tiles(store, level)
@@ -115,6 +120,7 @@ def _here(sweep: "Sweep", store: Path, level: int, missing: list[int]) -> Iterat
         while missing:
             busy, written = [], None
             for tile in missing:
+                requests.check()  # what was computed is being written, and is waited for
                 if not claims.take(tile):
                     busy.append(tile)
                     continue
