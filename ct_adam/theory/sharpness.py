@@ -4,6 +4,7 @@ Source: EQUATIONS §2 (local stability with the preconditioner frozen); Cohen et
 arXiv 2103.00065; Adam: arXiv 2207.14484).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -45,8 +46,6 @@ def preconditioned_sharpness(
         >>> round(preconditioned_sharpness(loss, jnp.ones(3), jnp.array([1.0, 0.1, 1.0])), 3)
         30.0
     """
-    from scipy.sparse.linalg import LinearOperator, eigsh
-
     size = ravel_pytree(params)[0].size
     root = np.ones(size) if preconditioner is None else _root(preconditioner, params)
     problem = as_problem(loss)
@@ -58,14 +57,23 @@ def preconditioned_sharpness(
             raise ValueError("The loss has no finite second derivative at these parameters.")
         return product
 
+    return float(largest_eigenvalues(product, size, 1, rtol)[0])
+
+
+def largest_eigenvalues(
+    product: Callable[[np.ndarray], np.ndarray], size: int, count: int, rtol: float
+) -> Float[np.ndarray, " count"]:
+    """Those of a symmetric matrix of which only products are known, by ARPACK; the largest first,
+    `count` below `size` (or 1 of 1)."""
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     if size == 1:
-        return float(product(np.ones(1))[0])  # Lanczos wants two dimensions at least
+        return product(np.ones(1))  # Lanczos wants two dimensions at least
     # A start of its own, so that equal arguments give equal numbers.
     start = np.random.default_rng(0).standard_normal(size)
     operator = LinearOperator((size, size), matvec=product, dtype=float)  # pyright: ignore[reportCallIssue]
     options: dict[str, Any] = {"which": "LA", "v0": start, "tol": rtol}
-    values = eigsh(operator, k=1, return_eigenvectors=False, **options)
-    return float(values[0])
+    return np.sort(eigsh(operator, k=count, return_eigenvectors=False, **options))[::-1]
 
 
 def stability_edge(learning_rate: float, b1: float = 0.0, weight_decay: float = 0.0) -> float:
