@@ -8,6 +8,7 @@ from . import theory as theory
 from .ensemble import Case as Case
 from .ensemble import ensemble as ensemble
 from .flows import AdamFlow as AdamFlow
+from .flows import AdamSDE as AdamSDE
 from .flows import InterpolatingFlow as InterpolatingFlow
 from .flows import KAdamFlow as KAdamFlow
 from .flows import ModifiedFlow as ModifiedFlow

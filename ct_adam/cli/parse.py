@@ -46,7 +46,8 @@ def print_completion(words: Sequence[str]) -> int:
 
     app = tyro.extras.SubcommandApp()
     for name in EXAMPLES:
-        app.command(_command(name, [name]), name=name)
+        command: Any = _command(name, [name])
+        app.command(command, name=name)
     app.cli(prog="ct-adam", args=list(words))
     return 0
 

@@ -16,7 +16,7 @@ import numpy as np
 from equinox.internal import prevbefore
 from jaxtyping import Array, Bool, Int, PyTree
 
-from ..flows import AbstractFlow
+from ..flows import AbstractFlow, AbstractSDE
 from ..problems import AbstractProblem
 from ..problems.base import Loss
 from ..simulate.controllers import controller_for, start_time
@@ -34,6 +34,7 @@ from .reference import (
     optimizer_result,
     seen_step,
 )
+from .stochastic import Path
 
 Lane = dict[str, Any]
 _SOLVER = diffrax.Tsit5()
@@ -68,12 +69,16 @@ class Program(eqx.Module):
     def reference(self, lane: Lane) -> LaneResult:
         """The same numbers by diffrax, or a scan."""
         problem, params, method = resolve(self.make, self.loss, self.params, lane)
+        if isinstance(method, AbstractSDE):
+            return Path(method, problem, params, self.settings).reference()
         if isinstance(method, AbstractFlow):
             return flow_lane(method, problem, params, self.settings)
         return optimizer_lane(method, problem, params, self.settings)
 
-    def _method(self, lane: Lane) -> "_Flow | _Optimizer":
+    def _method(self, lane: Lane) -> "_Flow | _Optimizer | Path":
         problem, params, method = resolve(self.make, self.loss, self.params, lane)
+        if isinstance(method, AbstractSDE):
+            return Path(method, problem, params, self.settings)
         kind = _Flow if isinstance(method, AbstractFlow) else _Optimizer
         return kind(method, problem, params, self.settings)
 

@@ -59,19 +59,34 @@ def flow_lane(
     t0 = start_time(problem, settings.warm_steps, dtype)
     t1 = settings.warm_steps + settings.steps
     state = warm_state(flow, problem, params, settings.warm_steps)
-    solver = diffrax.Tsit5()
     inner = controller_for(flow, problem, None, settings.rtol, settings.atol, dtype, t1)
-    observer = Observer(inner, flow, settings)
+    solver, observer = diffrax.Tsit5(), Observer(inner, flow, settings)
+    drift: Any = diffrax.ODETerm(flow.vector_field)  # pyright: ignore[reportArgumentType]
+    ended = integrated(drift, solver, t0, state, problem, observer, settings)
+    return flow_result(flow, problem, params, settings, *ended, solver)
+
+
+def integrated(
+    terms: diffrax.AbstractTerm,
+    solver: diffrax.AbstractSolver,
+    t0: Array,
+    state: PyTree,
+    problem: AbstractProblem,
+    controller: diffrax.AbstractStepSizeController,
+    settings: Settings,
+) -> tuple[Array, PyTree, Reductions, diffrax.RESULTS, Array]:
+    """Where and how diffrax ended: step, state, reductions, result, solver steps. The controller's
+    state holds the reductions."""
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(flow.vector_field),  # pyright: ignore[reportArgumentType]
+        terms,
         solver,
         t0,
-        t1,
+        settings.warm_steps + settings.steps,
         None,
         state,
         problem,
         saveat=diffrax.SaveAt(t1=True, controller_state=True),
-        stepsize_controller=observer,
+        stepsize_controller=controller,
         # Nobody differentiates through a map: the plain while loop.
         adjoint=diffrax.ForwardMode(),
         max_steps=settings.max_solver_steps,
@@ -80,8 +95,7 @@ def flow_lane(
     assert solution.ys is not None
     end_step, end = solution.ts[0], jax.tree.map(lambda leaf: leaf[0], solution.ys)  # pyright: ignore[reportOptionalSubscript]
     seen = solution.controller_state.reductions  # pyright: ignore[reportOptionalMemberAccess]
-    taken = solution.stats["num_steps"]
-    return flow_result(flow, problem, params, settings, end_step, end, seen, solution.result, taken)
+    return end_step, end, seen, solution.result, solution.stats["num_steps"]
 
 
 def flow_result(
@@ -94,6 +108,7 @@ def flow_result(
     seen: Reductions,
     result: diffrax.RESULTS,
     solver_steps: Any,
+    solver: diffrax.AbstractSolver | None = None,
 ) -> LaneResult:
     """A lane's numbers from how its integration ended."""
     outcome = flow_outcome(
@@ -102,8 +117,9 @@ def flow_result(
         all_finite((end, seen.max_update)),
         (end_step - settings.warm_steps) / solver_steps,
     )
+    solver = diffrax.Tsit5() if solver is None else solver
     spent = count_evaluations(
-        diffrax.Tsit5(), flow, solver_steps, problem, settings.steps, settings.warm_steps
+        solver, flow, solver_steps, problem, settings.steps, settings.warm_steps
     )
     params_end = flow.params(end)
     update = flow.update(end_step, end, problem)

@@ -14,6 +14,10 @@ from .momentum import MomentumState as MomentumState
 from .radius_direction import RadiusDirectionFlow as RadiusDirectionFlow
 from .radius_direction import RadiusDirectionState as RadiusDirectionState
 from .rmsprop import RMSPropFlow as RMSPropFlow
+from .sde import AbstractSDE as AbstractSDE
+from .sde import AdamSDE as AdamSDE
+from .sde import RMSPropSDE as RMSPropSDE
+from .sde_sgd import SGDSDE as SGDSDE
 from .second_order import SMEFlow as SMEFlow
 from .second_order import StaggeredFlow as StaggeredFlow
 from .sign import SignFlow as SignFlow

@@ -22,6 +22,9 @@ from .digits import digits_logistic as digits_logistic
 from .digits import digits_mlp as digits_mlp
 from .networks import image_network as image_network
 from .networks import text_network as text_network
+from .noise import GaussianNoise as GaussianNoise
+from .noise import NoiseEstimate as NoiseEstimate
+from .noise import estimate_noise as estimate_noise
 from .registry import PROBLEMS as PROBLEMS
 from .registry import problem_named as problem_named
 from .scale_invariant import NormalizedWeight as NormalizedWeight

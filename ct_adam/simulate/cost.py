@@ -33,11 +33,13 @@ def count_evaluations(
     steps: Any,
     warm_steps: int,
 ) -> Any:
-    """Gradients of warm steps and of an explicit Runge–Kutta solver, None for other solvers; what
-    is looked at costs more.
+    """Gradients of warm steps and of an explicit Runge–Kutta solver, or of the default ones of
+    stochastic flows, None for other solvers; what is looked at costs more.
 
     A first-same-as-last method saves a call a step, but for the first step and those after a break.
     """
+    if isinstance(solver, diffrax.ShARK | diffrax.SlowRK):
+        return warm_steps + flow.evaluations * 2 * solver_steps
     if not isinstance(solver, diffrax.AbstractERK):
         return None
     tableau: Any = solver.tableau

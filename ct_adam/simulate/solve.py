@@ -8,16 +8,27 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from ..flows import AbstractFlow, InterpolatingFlow, as_dynamic
+from ..flows import AbstractFlow, AbstractSDE, InterpolatingFlow, as_dynamic
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
+from ..problems.noise import as_white
 from .controllers import controller_for, start_time
 from .cost import count_evaluations, solver_budget, trial_budget
 from .discrete import warm_state
 from .outcome import all_finite, flow_outcome, start_is_finite
 from .saving import SavePlan, save_at, save_plan
+from .stochastic import (
+    EqualSteps,
+    check_path,
+    check_solver,
+    default_solver,
+    forward_only,
+    terms_of,
+    while_integrated,
+)
 from .trajectory import (
     Save,
     Trajectory,
@@ -66,6 +77,11 @@ def solve(
         parameters and updates; `step` counts as `save_steps` does.
     - `solver`: default Tsit5. `controller`: default diffrax's in the error scale of
         EQUATIONS §1; your own is taken as it is (but for the break points of streams).
+        Stochastic flows (`AdamSDE`) on a `GaussianNoise` have ShARK or SlowRK and steps of ½ (or
+        `dt0`), whatever the tolerances; the path is a function of the loss's seed. With a
+        controller of your own it is that of diffrax's `VirtualBrownianTree` between the run's ends:
+        the same for all solver steps down to 2⁻¹⁰, another for another `steps`. Only so can it be
+        differentiated in reverse mode (`controller=diffrax.ConstantStepSize(), dt0=0.5`).
     - `event`, `adjoint`: passed to diffrax. Forward-mode derivatives need
         `adjoint=diffrax.ForwardMode()`. Reverse-mode derivatives want float64, or rtol ≥ 1e-3:
         in float32 1e-6 is eight units in the last place, the error estimate is noise, and the
@@ -98,10 +114,20 @@ def solve(
         )
     steps, warm_steps = check_steps(steps, warm_steps)
     check_tolerances(rtol, atol, max_solver_steps)
+    if dt0 is not None and not isinstance(dt0, Tracer) and not 0 < dt0 < np.inf:
+        raise ValueError(f"dt0 = {dt0} must be positive and finite, in optimizer steps.")
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps + 1 - flow.lag)
-    solver = diffrax.Tsit5() if solver is None else solver
-    if problem.held:
+    solver = default_solver(flow) if solver is None else solver
+    # Steps of one length draw their noise as they go; others need a path that is there already.
+    tree = controller is not None
+    check_solver(flow, solver)
+    if isinstance(flow, AbstractSDE):
+        check_path(controller, adjoint)
+        as_white(problem)
+        adjoint = diffrax.ForwardMode() if adjoint is None and not tree else adjoint
+        controller = EqualSteps() if controller is None else controller
+    elif problem.held:
         _check_stays_in_step(solver, controller)
     dtype = working_dtype(params)
     save_steps = checked_save_steps(save_steps, steps, DEFAULT_SAVES)
@@ -125,6 +151,7 @@ def solve(
             budget,
             warm_steps,
             None if dt0 is None else jnp.asarray(dt0, dtype),
+            tree,
             diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
         )
 
@@ -170,10 +197,12 @@ def _solve(
     max_solver_steps: int,
     warm_steps: int,
     dt0: Array | None,
+    tree: bool,
     progress_meter: diffrax.AbstractProgressMeter,
 ) -> Trajectory:
     dtype = plan.end.dtype
     state = warm_state(flow, problem, params, warm_steps)
+    problem = while_integrated(flow, problem)
     t0, t1 = start_time(problem, warm_steps, dtype), warm_steps + plan.end
 
     def look(step: Array, state: PyTree, problem: AbstractProblem) -> PyTree:
@@ -195,7 +224,7 @@ def _solve(
     if isinstance(flow, InterpolatingFlow):
         subs.append(windows(flow, problem, t0, plan.windows, plan.window))
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(flow.vector_field),  # pyright: ignore[reportArgumentType]
+        terms_of(flow, problem, params, t0, t1, tree),
         solver,
         t0,
         t1,
@@ -239,4 +268,4 @@ def _solve(
     if isinstance(flow, InterpolatingFlow):
         trajectory = replace(trajectory, update_kind="step")
         return judged(trajectory, flow, window_times[0], seen[0], warm_steps)
-    return trajectory
+    return forward_only(trajectory) if isinstance(flow, AbstractSDE) and not tree else trajectory
