@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import Experiment, load, names
-from ._gallery import check_all, renew_page, run_all
+from ._gallery import check_all, first_paragraph, renew_page, run_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,6 +85,7 @@ def _run(name: str, size: str, out: Path, words: list[str]) -> int:
     record = {
         **about,
         **{key: json.loads(about[key]) for key in ("config", "versions")},
+        "title": first_paragraph(experiment.__doc__ or name),
         "expected": experiment.EXPECTED,
         "found": found,
         "missing": missing,

@@ -166,7 +166,7 @@ def page(out: Path) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for name, record in there.items():
-        cells = (f"[{name}](#{name})", _cell(title(name)), record["size"])
+        cells = (f"[{name}](#{name})", _cell(_title(name, record)), record["size"])
         minutes = f"{record['wall_seconds'] / 60:.1f}"
         lines.append(f"| {' | '.join(cells)} | {minutes} | {_verdict(record)} |")
     for name, record in there.items():
@@ -181,7 +181,7 @@ def _section(name: str, record: dict[str, Any]) -> list[str]:
     return [
         f"## {name}",
         "",
-        title(name),
+        _title(name, record),
         "",
         f"![{name}]({name}.png)",
         "",
@@ -212,7 +212,17 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def _title(name: str, record: dict[str, Any]) -> str:
+    """As it was when the record was made; one of an earlier version has none."""
+    return record.get("title") or title(name)
+
+
 def title(name: str) -> str:
-    """The first sentence of the experiment's module; nothing is imported."""
+    """The first paragraph of the experiment's module; nothing is imported."""
     text = ast.get_docstring(ast.parse((Path(_here[0]) / f"{name}.py").read_text())) or name
-    return " ".join(text.split("\n\n")[0].split())
+    return first_paragraph(text)
+
+
+def first_paragraph(text: str) -> str:
+    """On one line."""
+    return " ".join(text.strip().split("\n\n")[0].split())

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from base64 import b64encode
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import tyro
@@ -344,8 +346,70 @@ def test_command_writes_a_page(region, tmp_path, capsys):
     assert "x: 1.5" in html
     assert "Not all as expected" in html
     assert len(embedded(html)["maps"]) == 2
-    assert "2 maps and 1 experiments" in capsys.readouterr().out
+    assert "2 maps and 1 experiment." in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "page.html"]
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + (640).to_bytes(4, "big") + (480).to_bytes(4, "big")
+
+
+def test_gallery_says_what_was_claimed_and_what_is_amiss(tmp_path):
+    record = {"expected": "all of it", "found": {"x": 1}, "missing": [], "command": "python -m"}
+    pictures = {
+        "a": PNG,
+        "b": None,
+        "c": PNG + bytes(300_000),
+        "d": PNG[:20],
+        "e": b"<svg onload=alert(1)>" + bytes(40),
+    }
+    for name, picture in pictures.items():
+        own = {
+            "a": {"title": "One step is enough."},
+            "b": {"missing": "a word"},
+            "c": {"missing": 3},
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(record | own.get(name, {})))
+        if picture is not None:
+            (tmp_path / f"{name}.png").write_bytes(picture)
+    a, b, c, d, e = read_gallery(tmp_path)
+    assert (a.claim, b.claim) == ("One step is enough.", "")
+    assert (a.width, a.height, a.no_image) == (640, 480, "")
+    assert a.image.endswith(b64encode(PNG).decode())
+    assert [one.missing for one in (a, b, c)] == [[], ["a word"], ["3"]]
+    assert [one.as_expected for one in (a, b, c)] == [True, False, False]
+    assert [one.image for one in (b, c, d, e)] == [""] * 4
+    told = ["There is no figure b.png.", "c.png is left out: 300 kB", "d.png is no", "e.png is no"]
+    html = render({}, [a, b, c, d, e])
+    for one, words in zip((b, c, d, e), told, strict=True):
+        assert one.no_image.startswith(words)
+        assert one.no_image in html
+    assert "<strong>Claim or question.</strong> One step is enough." in html
+    assert html.count("<strong>Claim and expectation.</strong> all of it") == 4
+    for broken in ("{", "[" * 100_000, "\xff"):
+        (tmp_path / "b.json").write_bytes(broken.encode("latin-1"))
+        with pytest.raises(ValueError, match=r"b.json is no JSON file: run its experiment again"):
+            read_gallery(tmp_path)
+
+
+def test_runner_writes_the_claim_that_the_gallery_shows(tmp_path, monkeypatch):
+    from experiments import __main__ as runner
+    from experiments import _gallery
+
+    module = SimpleNamespace(
+        __doc__="Is four\nfive?\n\nNot told.",
+        EXPECTED="It is 4.",
+        SIZES={"smoke": CONFIG},
+        run=lambda config, progress: xarray.Dataset(attrs=sweep.provenance.provenance(config, 0.0)),
+        plot=lambda dataset: plt.figure(figsize=(1, 1)),
+        numbers=lambda dataset: {"it": 4.0},
+        check=lambda dataset: [],
+    )
+    monkeypatch.setattr(runner, "load", lambda name: module)
+    assert runner.main(["region", "--smoke", "--out", str(tmp_path)]) == 0
+    (entry,) = read_gallery(tmp_path)
+    assert (entry.claim, entry.expected, entry.missing) == ("Is four five?", "It is 4.", [])
+    assert entry.image
+    assert "Is four five?" in _gallery.page(tmp_path)  # not what the module says by now
 
 
 BAD = {
@@ -404,6 +468,7 @@ def test_missing_library_is_named(monkeypatch):
                 check_installed()
 
 
+@pytest.mark.slow
 def test_import_is_lazy():
     code = "import sys, ct_adam; print([m for m in ('plotly', 'jinja2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

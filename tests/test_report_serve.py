@@ -24,6 +24,7 @@ from ct_adam.cli import main
 from ct_adam.cli.parse import parsed
 from ct_adam.report import GrowingStores
 from ct_adam.report.encoding import PRECISION, decode
+from ct_adam.report.growing import GrowingStore
 from ct_adam.report.serve import PageServer
 from ct_adam.sweep.configured import SweepConfig, sweep_of
 from ct_adam.sweep.layout import level_tiles
@@ -126,6 +127,43 @@ def test_a_stop_keeps_every_tile_and_the_rest_follows_bitwise(sweep, begun, tmp_
     expected, found = contents(whole), contents(again)
     assert {name for name in expected if expected[name] != found.get(name)} <= {"zarr.json"}
     assert set(found) == set(expected)
+
+
+def test_a_stop_ends_all_sweeps_of_a_store(sweep, begun, tmp_path, monkeypatch):
+    """Two at once: each has begun a tile when the request comes, and keeps it.
+
+    Locks are a process's own, so that these two may take the same tile.
+    """
+    store = tmp_path / "s.zarr"
+    shutil.copytree(begun, store)
+    before, requests = ct.open(store).attrs["tiles_done"], StopRequests(store)
+    compute, taken, ended = ct.Sweep.compute, [], []
+    both = threading.Barrier(3)
+
+    def held(self, level, tile):
+        taken.append(tile)
+        both.wait(20)
+        while not requests.fresh():
+            time.sleep(0.005)
+        return compute(self, level, tile)
+
+    def run():
+        try:
+            sweep.run(store)
+        except KeyboardInterrupt as stopped:
+            ended.append(str(stopped))
+
+    monkeypatch.setattr(ct.Sweep, "compute", held)
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    both.wait(20)
+    ask_to_stop(store)
+    for thread in threads:
+        thread.join(20)
+    assert len(ended) == 2
+    assert len(taken) == 2
+    assert ct.open(store).attrs["tiles_done"] == before + len(set(taken))
 
 
 def test_each_sweep_sees_the_requests_of_its_own_time(tmp_path):
@@ -379,6 +417,29 @@ def test_tiles_appear_in_the_page(sweep, tmp_path):
         assert not page.locator("#stop").is_visible()
         own = (server.address, "data:", "blob:", "about:blank")
         assert [text for text in told if not text.startswith(own)] == []
+
+
+@pytest.mark.slow
+def test_the_page_follows_a_stop_until_the_sweep_goes_on(begun, monkeypatch):
+    """What the store says is made up: stopped for a minute, then a new tile."""
+    look = GrowingStore.look
+    now = {"quiet": 0.0, "rest": 30.0, "grows": True}
+    monkeypatch.setattr(GrowingStore, "look", lambda self: look(self) | now)
+    with chromium() as browser, serving([begun]) as server:
+        page = browser.new_page()
+        opened(page, server.address)
+        text = "document.querySelector('#growth-stores').textContent"
+        said = "document.querySelector('#growth-said').textContent"
+        until(page, f"{text}.includes('about 30 s left')")
+        page.click("#stop")
+        until(page, f"{said}.includes('Asked to stop')")
+        until(page, f"!{text}.includes('left')")
+        now["quiet"] = 60.0
+        until(page, f"{text}.includes('no new tile for 60 s')")
+        assert "Asked to stop" in page.evaluate(said)
+        now["quiet"] = 0.0
+        until(page, f"{text}.includes('about 30 s left')")
+        assert page.evaluate(said) == ""
 
 
 def test_commands_of_the_page_in_the_documentation():

@@ -60,9 +60,9 @@ def report(
         shape = " × ".join(str(found.data.sizes[dim]) for dim in ("b1", "b2"))
         drawn = f"no trajectories: {path.why}" if path.values is None else "with trajectories"
         print(f"{found.title}: {shape} pairs, {found.steps} steps, {drawn}")
-    pictures = f" and {len(gallery)} experiments" if gallery else ""
+    pictures = f" and {_count(len(gallery), 'experiment')}" if gallery else ""
     size = len(html.encode())
-    print(f"\nWrote {out}, {size / 1e6:.1f} MB: {len(maps)} maps{pictures}.")
+    print(f"\nWrote {out}, {size / 1e6:.1f} MB: {_count(len(maps), 'map')}{pictures}.")
     if size > _LARGE:
         print("That is large for a page: name fewer stores, or leave --figures away.")
 
@@ -78,6 +78,10 @@ def _serve(stores: Sequence[Path], figures: Path | None, port: int) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped serving; a sweep that is running goes on.") from None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _write(out: Path, html: str) -> None:

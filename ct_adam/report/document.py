@@ -75,6 +75,7 @@ def _map(found: Map, theory: int) -> dict[str, Any]:
         "b1": _axis(data, "b1"),
         "b2": _axis(data, "b2"),
         "dims": [_dimension(found, dim) for dim in found.dims],
+        "methods": list(found.methods),
         "rules": [list(rule) if rule else None for rule in found.methods.values()],
         "metrics": metrics,
         "worst": worst_cells(found, [metric["name"] for metric in metrics]),
@@ -159,7 +160,8 @@ def _metric(found: Map, name: str, values: np.ndarray) -> dict[str, Any]:
     scale = "log" if finite.size and finite.min() > 0 else "diverging"
     return {
         "name": name,
-        "label": str(attributes.get("long_name", name)),
+        # On the page as in print: there is no small ∞ to put below.
+        "label": str(attributes.get("long_name", name)).replace("‖_∞", "‖∞"),
         "units": str(attributes.get("units", "1")),
         "scale": scale,
         "limits": _limits(name, finite, scale),

@@ -10,15 +10,21 @@ from typing import Any
 
 LARGEST = 300_000
 """Bytes of a picture; the page's size is bounded."""
+_HEAD = 24
+"""Bytes of a PNG up to the end of width and height."""
 _LINES = 300
 """Of what an experiment found; its file has the rest."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One experiment: its claim, what was found, and the picture as a `data:` address or ""."""
+    """One experiment: its claim, what was expected and found, the picture as a `data:` address.
+
+    `claim` is "" for a record that has none; so is `image`, and `no_image` says why.
+    """
 
     name: str
+    claim: str
     expected: str
     found: str
     missing: list[str]
@@ -29,6 +35,7 @@ class Entry:
     image: str
     width: int
     height: int
+    no_image: str = ""
 
 
 def read_gallery(folder: Path) -> list[Entry]:
@@ -50,16 +57,17 @@ def read_gallery(folder: Path) -> list[Entry]:
 def _entry(file: Path) -> Entry | None:
     try:
         record = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise ValueError(f"{file} is no JSON file: run its experiment again.") from None
     if not isinstance(record, dict) or not {"expected", "found", "missing"} <= set(record):
         return None
-    missing = [str(sentence) for sentence in record["missing"] or []]
+    missing = _sentences(record["missing"])
     size = str(record.get("size", ""))
-    image, width, height = _picture(file.with_suffix(".png"))
+    image, width, height, no_image = _picture(file.with_suffix(".png"))
     verdict = "Not all as expected" if missing else "As expected"
     return Entry(
         name=str(record.get("experiment", file.stem)),
+        claim=str(record.get("title", "")),
         expected=str(record["expected"]),
         found=_text(record["found"], file.name),
         missing=missing,
@@ -70,7 +78,15 @@ def _entry(file: Path) -> Entry | None:
         image=image,
         width=width,
         height=height,
+        no_image=no_image,
     )
+
+
+def _sentences(missing: Any) -> list[str]:
+    """A file of somebody else's may have something else in their place."""
+    if not missing:
+        return []
+    return [str(sentence) for sentence in missing] if isinstance(missing, list) else [str(missing)]
 
 
 def _text(found: Any, name: str) -> str:
@@ -95,12 +111,15 @@ def _lines(found: Any, depth: int) -> Iterator[str]:
             yield "  " * depth + f"{key}: {shown}"
 
 
-def _picture(file: Path) -> tuple[str, int, int]:
-    """As a `data:` address, with its size in pixels; nothing where there is none, or too large."""
+def _picture(file: Path) -> tuple[str, int, int, str]:
+    """As a `data:` address, with its size in pixels; or why there is none."""
     if not file.is_file():
-        return "", 0, 0
+        return "", 0, 0, f"There is no figure {file.name}."
+    if (size := file.stat().st_size) > LARGEST:
+        told = f"{file.name} is left out: {size / 1e3:.0f} kB, more than the page takes of one."
+        return "", 0, 0, told
     content = file.read_bytes()
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) > LARGEST:
-        return "", 0, 0
-    width, height = struct.unpack(">II", content[16:24])
-    return "data:image/png;base64," + base64.b64encode(content).decode(), width, height
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < _HEAD:
+        return "", 0, 0, f"{file.name} is no PNG."
+    width, height = struct.unpack(">II", content[16:_HEAD])
+    return "data:image/png;base64," + base64.b64encode(content).decode(), width, height, ""

@@ -42,7 +42,7 @@ function controls() {
       (at) => update(() => { if (dim.name in state.at) state.at[dim.name] = at; })));
   }
   if (!map.dims.some((dim) => dim.name === "learning_rate")) {
-    parts.push(slider("eta", "", "learning rate η", [map.fixed.learning_rate ?? "not felt"], 0, () => {}));
+    parts.push(slider("eta", "", "learning rate η", [onlyRate()], 0, () => {}));
   }
   arrange(el("sliders"), parts);
   if (focus && document.activeElement?.id !== focus) el(focus)?.focus();
@@ -55,7 +55,14 @@ function controls() {
   for (const box of document.querySelectorAll("input[data-layer]")) {
     box.checked = state.layers.has(box.dataset.layer);
     box.disabled = box.dataset.layer === "unstable" && !map.flags.unstable;
+    box.parentElement.title = box.disabled ? "This store does not say which cells are unstable." : "";
   }
+}
+
+/** Why there is nothing to slide. */
+function onlyRate() {
+  const rate = map.fixed.learning_rate;
+  return rate === undefined ? "without influence: the gradients are given" : `${rate}, the only one here`;
 }
 
 function layerBoxes() {
@@ -89,14 +96,38 @@ function fileName() {
 
 function download(kind) {
   if (kind === "png" || kind === "svg") {
-    Plotly.downloadImage(el("map"), { format: kind, width: 900, height: 900, filename: fileName() });
+    Plotly.downloadImage(printed(), { format: kind, width: 900, height: 960, filename: fileName() });
     return;
   }
   const rows = table(map, state.at);
   const about = { title: map.title, steps: map.steps, fixed: map.fixed, at: view(),
-    relative_error: report.precision, store: map.store, command: map.command };
+    relative_error: report.precision, store: map.store, command: map.command, git: map.git };
   if (kind === "csv") save(`${fileName()}.csv`, csv(rows), "text/csv");
   else save(`${fileName()}.json`, JSON.stringify({ about, rows }, plainNumber), "application/json");
+}
+
+function placeOf(dim) {
+  const value = dim.values[state.at[dim.name]];
+  return dim === methodDim(map) ? value : `${dim.label} ${value}`;
+}
+
+/** The figure with what the page says beside it: alone it would be of nobody knows what. */
+function printed() {
+  const runs = methodDim(map) ? [] : map.methods.filter(Boolean);
+  const words = [map.title, ...runs, ...map.dims.map(placeOf), `${map.steps} steps`];
+  if (map.fixed.learning_rate) words.push(`learning rate ${map.fixed.learning_rate}`);
+  const lines = [words.join("; ")];
+  if (state.layers.has("boundary")) lines.push(LAYERS.boundary);
+  const others = [["unstable", "vermilion: measured unstable cells"], ["level", "thin: level curves of C"],
+    ["normal", "green: normal curve through the default pair"]].filter(([name]) => state.layers.has(name))
+    .filter(([name]) => name !== "unstable" || map.flags.unstable).map(([, words]) => words);
+  if (others.length) lines.push(others.join("; "));
+  // Above the colour scale, which takes 56 pixels.
+  const note = { text: lines.map(escapedForPlotly).join("<br>"), showarrow: false, align: "left",
+    xref: "paper", yref: "paper", x: 0, y: 1, xanchor: "left", yanchor: "bottom", yshift: 56 };
+  const { data, layout: own } = el("map");
+  const margin = { ...own.margin, t: 64 + 19 * lines.length };
+  return { data, layout: { ...own, width: 900, height: 960, margin, annotations: [note] } };
 }
 
 function view() {

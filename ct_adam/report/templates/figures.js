@@ -71,6 +71,11 @@ function heat(map, at, metric) {
   return rows;
 }
 
+/** 1e−6 and not 1.000e−6. */
+function tick(x) {
+  return shown(x).replace(/\.?0+e/, "e");
+}
+
 /** Decades of the colour scale, or round numbers to both sides of 0. */
 function colourTicks(metric) {
   const [low, high] = metric.limits;
@@ -78,14 +83,14 @@ function colourTicks(metric) {
     const unit = 10 ** (Math.floor(Math.log10(high)) - 1);
     const far = Math.floor(high / unit) * unit;
     const at = [-far, -far / 2, 0, far / 2, far];
-    return { tickvals: at, ticktext: at.map(shown) };
+    return { tickvals: at, ticktext: at.map(tick) };
   }
   const [first, last] = [Math.log10(low), Math.log10(high)];
   const step = Math.max(1, Math.ceil((last - first) / 5));
   const at = [];
   for (let k = Math.ceil(first - 1e-9); k <= last + 1e-9; k += step) at.push(k);
   if (at.length < 2) at.splice(0, at.length, first, last);
-  return { tickvals: at, ticktext: at.map((k) => shown(10 ** k)) };
+  return { tickvals: at, ticktext: at.map((k) => tick(10 ** k)) };
 }
 
 function heatTrace(report, map, state, metric) {
@@ -266,7 +271,7 @@ function pathTraces(map, state) {
   const place = coarsePlace(map, state);
   const dims = [...map.dims.map((dim) => dim.name), "b1", "b2"];
   const along = methodDim(map);
-  const names = along ? along.values : [""];
+  const names = along ? along.values : map.methods;
   const traces = [];
   names.forEach((name, k) => {
     const here = along ? { ...place, [along.name]: k } : place;
@@ -294,7 +299,7 @@ function logTicks(traces, axis) {
   for (let k = Math.floor(low); k <= high; k++) {
     if (k % step === 0 || few.length > 1) tickvals.push(...few.map((digit) => digit * 10 ** k));
   }
-  return { tickvals, ticktext: tickvals.map((x) => shown(x)) };
+  return { tickvals, ticktext: tickvals.map(tick) };
 }
 
 /** What a logarithmic axis can show. */

@@ -23,16 +23,34 @@ function duration(seconds) {
   return seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
+/** No tile for longer than one takes. */
+function still(store) {
+  return store.grows && store.quiet > 20 && store.quiet > 3 * store.seconds / Math.max(store.done, 1);
+}
+
+/** After a stop: "asked", "still" once no tile comes any more, "" once it goes on. */
+let stopping = "";
+
+function followStop(stores) {
+  const growing = stores.filter((store) => store.grows);
+  const ended = growing.length > 0 && growing.every(still);
+  if (stopping === "asked" && ended) stopping = "still";
+  else if (!growing.length || (stopping === "still" && !ended)) {
+    stopping = "";
+    el("growth-said").textContent = "";
+  }
+}
+
 function storeText(store) {
   if (store.done === undefined) return `${store.name}: complete.`;
   const count = store.total === null ? `${store.done}` : `${store.done} of ${store.total}`;
   const spent = `${store.name}: ${count} tiles, ${duration(store.seconds)} of work`;
   if (!store.grows) return `${spent}; complete.`;
-  if (store.quiet > 20 && store.quiet > 3 * store.seconds / Math.max(store.done, 1)) {
+  if (still(store)) {
     return `${spent}; no new tile for ${duration(store.quiet)}. Is a sweep running? ` +
       (store.resume ? `It goes on with: ${store.resume}` : "It goes on with the call that began it.");
   }
-  return store.rest === null ? `${spent}.` : `${spent}; about ${duration(store.rest)} left.`;
+  return store.rest === null || stopping ? `${spent}.` : `${spent}; about ${duration(store.rest)} left.`;
 }
 
 function showProgress(stores) {
@@ -43,6 +61,7 @@ function showProgress(stores) {
     bar.setAttribute("aria-labelledby", label.id);
     rows.append(made("div", {}, label, bar));
   }
+  followStop(stores);
   stores.forEach((store, k) => {
     const [label, bar] = rows.children[k].children;
     label.textContent = storeText(store);
@@ -53,7 +72,6 @@ function showProgress(stores) {
   });
   const grows = stores.some((store) => store.grows);
   if (!grows && document.activeElement === el("stop")) el("map").focus(); // not nowhere
-  if (!grows) el("growth-said").textContent = "";
   el("stop").hidden = !grows;
 }
 
@@ -62,6 +80,7 @@ async function stopSweep() {
     const answer = await fetch("stop", { method: "POST" });
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.error);
+    stopping = "asked";
     el("growth-said").textContent = "Asked to stop: a sweep ends after the tile that it is at, and " +
       "keeps every tile. The same call, or ct-adam sweep --resume, goes on.";
   } catch (error) {

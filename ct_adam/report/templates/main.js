@@ -33,8 +33,9 @@ function address() {
   words.set("n", state.map);
   for (const dim of map.dims) words.set(`at.${dim.name}`, dim.values[state.at[dim.name]]);
   words.set("metric", map.metrics[state.metric]?.name ?? "");
-  words.set("b1", decay(map.b1.values[state.i]));
-  words.set("b2", decay(map.b2.values[state.j]));
+  // In full: neighbours may differ in the last digits.
+  words.set("b1", map.b1.values[state.i]);
+  words.set("b2", map.b2.values[state.j]);
   words.set("layers", [...state.layers].join(" "));
   words.set("theme", state.theme);
   return `#${words}`;

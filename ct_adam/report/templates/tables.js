@@ -3,10 +3,10 @@
 /** All that is known of a cell: theory first, then a column a method. */
 function cell(i, j) {
   const along = methodDim(map);
-  const methods = along ? along.values : ["value"];
+  const methods = (along ? along.values : map.methods).map((name) => name || "value");
   const body = el("cell").tBodies[0];
-  const wide = (label, text, note = "") => {
-    const head = made("th", { scope: "row", textContent: label, title: note });
+  const wide = (label, text) => {
+    const head = made("th", { scope: "row", textContent: label });
     return made("tr", {}, head, made("td", { colSpan: methods.length, textContent: text }));
   };
   const rows = [wide("first-moment decay b1", decay(map.b1.values[i])),
@@ -20,7 +20,7 @@ function cell(i, j) {
   rows.push(made("tr", { className: "head" }, made("th", { scope: "row", textContent: "measured" }),
     ...methods.map((name) => made("th", { scope: "col", textContent: name }))));
   for (const metric of map.metrics) {
-    rows.push(perMethod(metric.label, places.map((at) => shown(metric.values[at]))));
+    rows.push(perMethod(labelOf(metric), places.map((at) => shown(metric.values[at]))));
     if (metric.name !== "max_update") continue;
     const share = places.map((at, k) => {
       const bound = boundOf(map, map.rules[along ? k : 0], i, j);
@@ -38,15 +38,18 @@ function cell(i, j) {
   el("outcome").textContent = [...new Set(texts.map((one) => one.text))].join(" ");
 }
 
+/** With the unit, where there is one. */
+function labelOf(metric) {
+  return metric.units === "1" ? metric.label : `${metric.label}, ${metric.units}`;
+}
+
 function theoryRows(wide, i, j) {
-  const rows = [wide("C, the paper's", shown(coefficient(map, "lag", i, j)),
-    "2(1 − b1)/b1 − (1 − b2)/b2: updates are bounded where it is positive")];
+  const rows = [wide("C, the paper's", shown(coefficient(map, "lag", i, j)))];
   const rates = [...new Set(map.rules.filter(Boolean).map((rule) => rule[1]))];
   for (const name of rates) {
     const c = coefficient(map, name, i, j);
     if (name !== "lag") rows.push(wide(`C of ${name} rates`, shown(c)));
-    rows.push(wide(`growth rate, ${name} rates`, `${shown(-c / 2)} per step`,
-      "−C/2: of ln |u|, in the worst case"));
+    rows.push(wide(`growth rate, ${name} rates`, `${shown(-c / 2)} per step`));
   }
   const names = { discrete: "bound, optimizer (exact)", continuous: "bound, the paper's" };
   for (const [name, values] of Object.entries(map.bounds)) {
@@ -60,11 +63,11 @@ function worstTable() {
   const metric = map.metrics[state.metric];
   const among = map.stride === 1 ? "" : map.worst
     ? "; of the whole store: Show goes to the nearest cell of the map" : "; of the cells of the map";
-  el("worst-caption").textContent = `by ${metric.label}${among}`;
+  el("worst-caption").textContent = `Ranked by ${labelOf(metric)}${among}`;
   el("worst").tBodies[0].replaceChildren(...worst(map, state.at, metric, 10).map((one, k) => {
     const button = made("button", { type: "button", textContent: `Show ${k + 1}` });
     button.onclick = () => select(one.i, one.j);
-    const texts = [decay(one.b1), decay(one.b2), shown(one.c), shown(one.value),
+    const texts = [decay(one.b1), decay(one.b2), shown(one.value), shown(one.c),
       shown(one.bound, "beyond 1e308"), one.outcome];
     return made("tr", {}, made("td", {}, button),
       ...texts.map((textContent) => made("td", { textContent })));
@@ -75,7 +78,9 @@ function facts() {
   const fixed = Object.entries(map.fixed).map(([name, value]) => `${name.replace("_", " ")} ${value}`);
   const thin = map.stride > 1 ? `, one in ${map.stride} of the store's a side` : "";
   el("map-title").textContent = map.title;
+  const runs = methodDim(map) || !map.methods[0] ? [] : [`${map.methods[0]} runs`];
   el("map-facts").textContent = [`${map.size.join(" × ")} pairs of decays${thin}`,
-    `${map.steps} steps`, ...fixed, `store ${map.store}`].join("; ");
+    ...runs, `${map.steps} steps`, ...fixed, `store ${map.store}`].join("; ");
   el("map-command").textContent = map.command;
+  el("map-git").textContent = map.git && `, commit ${map.git}`;
 }
