@@ -11,7 +11,7 @@ No minimum is meant to be more than what a run ends at. Flatness is of the train
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,17 +20,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 import ct_adam as ct
 from ct_adam.optimizers import optimizer_step
 from ct_adam.problems import Minibatches, full_batch
-from ct_adam.problems.models import MLP, ConvNet, apply, cross_entropy
+from ct_adam.problems.models import MLP, ConvNet
 from ct_adam.problems.networks import ImageLoss
 from ct_adam.theory import gauss_newton_trace, preconditioned_sharpness
 
-from ._kept import Arrays, all_remembered
-from ._scale_freeness import Cell, Lane, Run, Training, lane_of, optimizer
+from ._kept import Arrays, remembered_runs
+from ._scale_freeness import Cell, Lane, Run, Training, lane_of, optimizer, scores
 
 METHODS = ("Adam", "Adam-ℓ2", "AdamW")
 NETS = ("MLP", "convolutional", "convolutional, group norm")
@@ -107,7 +107,7 @@ def trained(net: Net, runs: list[Run], training: Training, flat: bool) -> Arrays
     params = jax.tree.map(lambda *one: np.stack(one), *starts)
     lanes = Lane(*map(np.stack, zip(*map(lane_of, full), strict=True)))
     ends = jax.tree.map(np.asarray, _trained(problem, params, lanes, training.steps))
-    train, validation, test = (np.asarray(_scores(problem.loss, ends, part)) for part in data)
+    train, validation, test = (np.asarray(scores(problem.loss, ends, part)) for part in data)
     found = {"validation": validation[:, 0]}
     found |= dict(zip(SCORES, np.concatenate([train, test], 1).T, strict=True))
     if flat:
@@ -131,20 +131,6 @@ def _trained(problem: Minibatches, params: PyTree, lanes: Lane, steps: int) -> P
         return jax.lax.fori_loop(0, steps, step, (start, rule.init(start)))[0]
 
     return jax.vmap(one)(params, lanes)
-
-
-@eqx.filter_jit
-def _scores(loss: Any, params: PyTree, data: PyTree) -> Float[Array, "lane 2"]:
-    """Mean cross-entropy, share of wrong answers (all, where there is no number)."""
-    inputs, labels = data
-
-    def one(params: PyTree) -> Array:
-        logits = apply(loss.rebuild(params), inputs)
-        wrong = jnp.mean(jnp.argmax(logits, -1) != labels)
-        entropy = cross_entropy(logits, labels)
-        return jnp.stack([entropy, jnp.where(jnp.isnan(entropy), 1.0, wrong)])
-
-    return jax.lax.map(one, params)
 
 
 class ImageLogits(eqx.Module):
@@ -178,16 +164,7 @@ def results(
 ) -> dict[Run, Arrays]:  # fmt: skip
     """Of every run, kept in files that begin with `path`; a thread a core."""
     pieces = [runs[i : i + training.lanes] for i in range(0, len(runs), training.lanes)]
-    work = [
-        (path.with_name(f"{path.name}-{i}.npz"), partial(trained, net, piece, training, flat))
-        for i, piece in enumerate(pieces)
-    ]
-    kept = all_remembered(work, lambda i, _: told(len(pieces[i])))
-    return {
-        run: {name: values[i] for name, values in one.items()}
-        for piece, one in zip(pieces, kept, strict=True)
-        for i, run in enumerate(piece)
-    }
+    return remembered_runs(pieces, lambda piece: trained(net, piece, training, flat), told, path)
 
 
 def best_cells(found: dict[Run, Arrays]) -> dict[str, Cell]:

@@ -3,7 +3,7 @@ and the time of a step."""
 
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from ct_adam.problems import Minibatches
 from ct_adam.problems.models import apply, cross_entropy
 
 from ._generalisation import Network
-from ._kept import Arrays, all_remembered
+from ._kept import Arrays, remembered_runs
 
 BASELINES = ("adam", "adamw", "nadamw", "adan")
 """Of optax, with its own defaults but for learning rate and weight decay; adam has none."""
@@ -227,16 +227,9 @@ def results(
 ) -> dict[Run, Arrays]:
     """Of every run, kept in files that begin with `path`; a thread a core."""
     pieces = pieces_of(runs, training.lanes)
-    work = [
-        (path.with_name(f"{path.name}-{number}.npz"), partial(trained, network, piece, training))
-        for number, piece in enumerate(pieces)
-    ]
-    kept = all_remembered(work, lambda *_: told())
-    return {
-        run: {name: one[name][i] for name in ("train", "validation", "test")}
-        for piece, one in zip(pieces, kept, strict=True)
-        for i, run in enumerate(piece)
-    }
+    return remembered_runs(
+        pieces, lambda piece: trained(network, piece, training), lambda _: told(), path
+    )
 
 
 def seconds_per_step(network: Network, ks: Iterable[int], training: Training) -> Arrays:

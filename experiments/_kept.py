@@ -3,8 +3,9 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from ct_adam.sweep.layout import AnotherSweepError
 from ct_adam.sweep.provenance import versions
 
 Result = TypeVar("Result")
+Run = TypeVar("Run", bound=Hashable)
 
 
 def resumed(name: str, config: Any, measure: Callable[[Path], Result]) -> Result:
@@ -93,3 +95,25 @@ def all_remembered(
         return found
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def remembered_runs(
+    pieces: Sequence[list[Run]],
+    compute: Callable[[list[Run]], Arrays],
+    told: Callable[[int], None],
+    path: Path,
+) -> dict[Run, Arrays]:
+    """Of every run its row of what `compute` finds of its piece, in arrays with the runs first.
+
+    Pieces are kept in files that begin with `path`; a thread a core. `told(runs)` of each piece.
+    """
+    work = [
+        (path.with_name(f"{path.name}-{number}.npz"), partial(compute, piece))
+        for number, piece in enumerate(pieces)
+    ]
+    kept = all_remembered(work, lambda i, _: told(len(pieces[i])))
+    return {
+        run: {name: values[i] for name, values in one.items()}
+        for piece, one in zip(pieces, kept, strict=True)
+        for i, run in enumerate(piece)
+    }

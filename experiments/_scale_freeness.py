@@ -2,7 +2,7 @@
 decay and the loss's scale, and the sizes of their updates."""
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ct_adam.optimizers import normalized, stage_states
 from ct_adam.problems import Minibatches
 from ct_adam.problems.models import apply, cross_entropy
 
-from ._kept import Arrays, all_remembered
+from ._kept import Arrays, remembered_runs
 
 METHODS = ("Adam-ℓ2", "AdamW", "AdamProx")
 B1, B2, EPS = 0.9, 0.999, 1e-8
@@ -168,8 +168,8 @@ def trained(net: Net, runs: list[Run], training: Training) -> Arrays:
     lanes = Lane(*map(np.stack, zip(*map(lane_of, full), strict=True)))
     end, share = _trained(problem, params, lanes, training.steps, training.looks)
     found = {
-        "validation": _scores(problem.loss, end, data.validation),
-        "test": _scores(problem.loss, end, data.test),
+        "validation": scores(problem.loss, end, data.validation),
+        "test": scores(problem.loss, end, data.test),
         "share": share,
     }
     return {name: np.asarray(values)[: len(runs)] for name, values in found.items()}
@@ -211,7 +211,7 @@ def updates(state: PyTree) -> PyTree:
 
 
 @eqx.filter_jit
-def _scores(loss: Any, params: PyTree, data: PyTree) -> Array:
+def scores(loss: Any, params: PyTree, data: PyTree) -> Array:
     """(lane, score): mean cross-entropy, share of wrong answers."""
     inputs, labels = data
 
@@ -231,13 +231,4 @@ def results(
 ) -> dict[Run, Arrays]:
     """Of every run, kept in files that begin with `path`; a thread a core."""
     pieces = [runs[i : i + training.lanes] for i in range(0, len(runs), training.lanes)]
-    work = [
-        (path.with_name(f"{path.name}-{number}.npz"), partial(trained, net, piece, training))
-        for number, piece in enumerate(pieces)
-    ]
-    kept = all_remembered(work, lambda i, _: told(len(pieces[i])))
-    return {
-        run: {name: values[i] for name, values in one.items()}
-        for piece, one in zip(pieces, kept, strict=True)
-        for i, run in enumerate(piece)
-    }
+    return remembered_runs(pieces, lambda piece: trained(net, piece, training), told, path)

@@ -117,7 +117,7 @@ class MomentumFlow(AbstractFlow):
         gradient = _gradient(as_problem(loss).seen(step, self.lag), params, loss)
         m = jax.tree.map(
             lambda held, g: (g + self.momentum * held).astype(g.dtype),
-            _trace(optimizer_state),
+            held_momentum(optimizer_state),
             gradient,
         )
         return MomentumState(params, m)
@@ -165,7 +165,7 @@ def _gradient(seen: Any, params: PyTree, loss: Loss | AbstractProblem) -> PyTree
     return like(as_problem(loss).gradient(seen, params), params)
 
 
-def _trace(optimizer_state: PyTree) -> PyTree:
+def held_momentum(optimizer_state: PyTree) -> PyTree:
     """The momentum in the state of `sgdw`, or of an optax chain around `optax.trace`."""
 
     def is_trace(node: Any) -> bool:

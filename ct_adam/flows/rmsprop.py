@@ -89,7 +89,7 @@ class RMSPropFlow(AbstractAdamFlow):
         """ν = b2 ν_w + (1-b2) g(θ_w)²: what the optimizer itself would use next."""
         origin = jnp.asarray(step, jnp.result_type(*jax.tree.leaves(params)))
         square = jax.tree.map(jnp.square, self._gradient(origin, params, loss))
-        nu = averaged(self.hyperparameters.b2[0], _second_moment(optimizer_state), square)
+        nu = averaged(self.hyperparameters.b2[0], held_second_moment(optimizer_state), square)
         return AdamState(params, None, (None,), (nu,), origin)
 
     def bias_factor(self, b: Scalar, step: Any, origin: Any) -> Array:
@@ -98,7 +98,7 @@ class RMSPropFlow(AbstractAdamFlow):
         return super().bias_factor(b, step, origin)
 
 
-def _second_moment(optimizer_state: PyTree) -> PyTree:
+def held_second_moment(optimizer_state: PyTree) -> PyTree:
     """ν in the state of `optax.rmsprop`, or of a chain around `optax.scale_by_rms`."""
 
     def is_rms(node: Any) -> bool:

@@ -25,7 +25,7 @@ from ..problems.base import Loss
 from ..problems.noise import as_white
 from .adam import AbstractAdamFlow, AdamState, Start
 from .base import AbstractFlow
-from .rmsprop import RMSPropFlow, _second_moment
+from .rmsprop import RMSPropFlow, held_second_moment
 
 Moments = Literal["own", "warm"]
 
@@ -259,7 +259,7 @@ class RMSPropSDE(AbstractAdamSDE):
         return RMSPropFlow(of.learning_rate, of.b2[0], of.eps).optimizer
 
     def _held(self, optimizer_state: PyTree) -> tuple[PyTree, PyTree]:
-        return None, _second_moment(optimizer_state)
+        return None, held_second_moment(optimizer_state)
 
 
 def _check_second_moment(hyperparameters: Hyperparameters) -> None:

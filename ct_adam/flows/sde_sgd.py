@@ -11,7 +11,7 @@ from ..optimizers import Optimizer
 from ..problems import AbstractProblem
 from ..problems.base import Loss
 from ..problems.noise import as_white
-from .momentum import MomentumFlow, MomentumState, _trace
+from .momentum import MomentumFlow, MomentumState, held_momentum
 from .sde import AbstractSDE
 
 
@@ -78,7 +78,9 @@ class SGDSDE(AbstractSDE):
     def from_optimizer(
         self, loss: Loss | AbstractProblem, params: PyTree, optimizer_state: PyTree, step: Any
     ) -> MomentumState:
-        return MomentumState(params, None if is_removed(self.momentum) else _trace(optimizer_state))
+        return MomentumState(
+            params, None if is_removed(self.momentum) else held_momentum(optimizer_state)
+        )
 
     def params(self, state: MomentumState) -> PyTree:
         return state.params

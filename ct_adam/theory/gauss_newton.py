@@ -138,11 +138,10 @@ def _flat_product(
 def _matrix(
     outputs: Outputs, criterion: Criterion, params: PyTree, together: int
 ) -> Float[Array, "d d"]:
-    flat, unravel = ravel_pytree(params)
+    flat = ravel_pytree(params)[0]
 
     def column(i: Array) -> Array:
-        along = unravel(jnp.zeros_like(flat).at[i].set(1))
-        return ravel_pytree(gauss_newton_product(outputs, criterion, params, along))[0]
+        return _flat_product(outputs, criterion, params, jnp.zeros_like(flat).at[i].set(1))
 
     return jax.lax.map(column, jnp.arange(flat.size), batch_size=together)
 

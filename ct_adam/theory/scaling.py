@@ -286,10 +286,9 @@ def _decay_warnings(name: str, old: float, new: float, batch: int) -> list[str]:
     if new > 0 or (new == 0 and old == 0):
         return []
     most = math.ceil(batch / (1 - old) * (1 - _ULPS)) - 1  # below which something is averaged
-    what = (
-        f"{name} = 0 averages nothing" if new == 0 else f"no {name} does it, 1 − {name} would be "
-    )
-    what += "" if new == 0 else f"{1 - new:.4g}"
+    what = f"{name} = 0 averages nothing"
+    if new < 0:
+        what = f"no {name} does it, 1 − {name} would be {1 - new:.4g}"
     return [f"{what}; the rule keeps a moment up to a batch of {most}."]
 
 
