@@ -408,6 +408,27 @@ def test_threads_on_one_store_never_corrupt_it(tmp_path):
         np.testing.assert_array_equal(variable, expected[name])
 
 
+def test_what_another_thread_writes_is_not_swept_up(tmp_path):
+    """A sweep that begins removes leftovers; without the lock most of these writes fail."""
+    swept().run(tmp_path / "s.zarr")
+    tiles = level_tiles(tmp_path / "s.zarr", 0)
+    values = {name: tiles.read(name, 5) for name in tiles._arrays}
+    ended = threading.Event()
+
+    def sweep_up():
+        while not ended.is_set():
+            tiles.sweep_up()
+
+    thread = threading.Thread(target=sweep_up)
+    thread.start()
+    try:
+        for _ in range(30):
+            tiles.write(5, values)
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_tiles_that_another_process_has_are_waited_for(tmp_path):
     """A claim in another process: the sweep does the rest, then waits until it is freed."""
     import subprocess

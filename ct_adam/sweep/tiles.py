@@ -121,10 +121,11 @@ class Tiles:
             return dict(zip(tiles, pool.map(self.state, tiles, chunksize=64), strict=True))
 
     def sweep_up(self) -> None:
-        """Removes what a killed process had begun to write; only while no other writes."""
-        for name in (*self._arrays, STATUS):
-            for path in (self.folder / name).rglob("*.partial"):
-                path.unlink(missing_ok=True)
+        """Removes what a killed process had begun to write; only while no other process writes."""
+        with _WRITING:  # another thread's files are no leftovers
+            for name in (*self._arrays, STATUS):
+                for path in (self.folder / name).rglob("*.partial"):
+                    path.unlink(missing_ok=True)
 
     def _path(self, name: str, tile: int) -> str:
         place = (*self.tiling.place(tile), *self._further[name])
