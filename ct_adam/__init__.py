@@ -1,10 +1,12 @@
 """The laboratory for optimizers as differential equations."""
 
 from . import decays as decays
+from . import diagnostics as diagnostics
 from . import flows as flows
 from . import optimizers as optimizers
 from . import problems as problems
 from . import theory as theory
+from ._version import __version__ as __version__
 from .ensemble import Case as Case
 from .ensemble import ensemble as ensemble
 from .flows import AdamFlow as AdamFlow
@@ -45,5 +47,3 @@ from .sweep import boundary as boundary
 from .sweep import open as open
 from .theory import Advice as Advice
 from .theory import advise as advise
-
-__version__ = "0.1.0"

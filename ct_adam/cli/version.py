@@ -1,8 +1,8 @@
 """`ct-adam version`."""
 
+from .._version import __version__
+
 
 def version() -> None:
     """Print the version."""
-    from .. import __version__
-
     print(__version__)
