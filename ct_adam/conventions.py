@@ -9,7 +9,7 @@ so that λ_LH is the share of a weight that a step at full rate takes away.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
-from .decays import choice
+from .decays import choice, numbers
 
 Convention = Literal[
     "optax", "pytorch", "keras", "zhou", "loshchilov_hutter", "tensorflow_addons", "normalised"
 ]
-CONVENTIONS: tuple[Convention, ...] = (
-    "optax",
-    "pytorch",
-    "keras",
-    "zhou",
-    "loshchilov_hutter",
-    "tensorflow_addons",
-    "normalised",
-)
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 """Whose weight decay a number is."""
 MULTIPLIED_BY_RATE: tuple[Convention, ...] = CONVENTIONS[:4]
 """λ is multiplied by the learning rate. The others give a share per step."""
@@ -110,10 +102,7 @@ def within(
     Tracers cannot be looked at and are left out.
     """
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
-        try:
-            known = np.asarray(value, dtype=float)
-        except (TypeError, ValueError):
-            raise ValueError(f"{name} = {value!r} is not a number.") from None
+        known = numbers(name, value)
         wrong = known[~allowed(known)]
         if wrong.size:
             raise ValueError(f"{name} = {wrong[0]:g} must be {words}.")

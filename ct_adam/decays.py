@@ -30,6 +30,24 @@ def choice(name: str, value: object, options: tuple[str, ...]) -> None:
         raise ValueError(f"{name} = {value!r} is unknown: choose one of {listed}.")
 
 
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """The value as Python's number; a `ValueError` unless it counts something."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} = {value!r} must be a whole number of at least {least}.")
+    return int(value)
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """The value as floats; a `ValueError` for what is none: NumPy takes None for a NaN, and text
+    that can be read as a number for that number, which JAX does not."""
+    try:
+        if value is None or isinstance(value, str):
+            raise TypeError
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} = {value!r} is not a number.") from None
+
+
 def is_removed(b: Scalar) -> bool:
     """True where a decay is a Python 0: that moment is its own input and has no state (§0).
 
@@ -71,10 +89,7 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, Tracer) or (callable(value) and name == "learning_rate"):
             continue
-        try:
-            number = np.asarray(value, dtype=float)
-        except (TypeError, ValueError):
-            raise ValueError(f"{name} = {value!r} is not a number.") from None
+        number = numbers(name, value)
         if number.ndim:
             raise ValueError(f"{name} has shape {number.shape}: give one number.")
         if not in_range(name, number, isinstance(value, jax.Array)):
@@ -154,6 +169,16 @@ class Hyperparameters(eqx.Module):
     def outer_weight_decay(self) -> Scalar:
         """λ of the decay that acts beside the update; 0 where it acts inside (`"l2"`)."""
         return self.weight_decay if self.decay == "decoupled" else 0.0
+
+
+def check_one_stage(owner: str, **decays: Any) -> None:
+    """Raises a `ValueError` for decays of several stages, which only k-Adam has."""
+    for name, b in decays.items():
+        if len(_stages(name, b)) != 1:
+            raise ValueError(
+                f"{owner} has one stage, and {name} = {b!r} several decays: give one number, or "
+                "use KAdamFlow or k_adam."
+            )
 
 
 def _stages(name: str, b: Any) -> tuple[Scalar, ...]:

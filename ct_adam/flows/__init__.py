@@ -1,8 +1,6 @@
 """The continuous side: optimizers as differential equations."""
 
-from .adam import AbstractAdamFlow as AbstractAdamFlow
 from .adam import AdamFlow as AdamFlow
-from .adam import AdamState as AdamState
 from .adam import KAdamFlow as KAdamFlow
 from .base import AbstractFlow as AbstractFlow
 from .base import as_dynamic as as_dynamic
@@ -21,3 +19,5 @@ from .sde_sgd import SGDSDE as SGDSDE
 from .second_order import SMEFlow as SMEFlow
 from .second_order import StaggeredFlow as StaggeredFlow
 from .sign import SignFlow as SignFlow
+from .stages import AbstractAdamFlow as AbstractAdamFlow
+from .stages import AdamState as AdamState

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from ..decays import whole_number
 from ..optimizers import optimizer_step
 from ..optimizers.stage import StageState
 from ..problems import AbstractProblem, as_problem
@@ -96,18 +97,17 @@ class InterpolatingFlow(AbstractFlow):
             raise ValueError(
                 f"InterpolatingFlow takes an optax transformation, not {type(optimizer).__name__}."
             )
-        if order != "auto" and not _counts(order):
-            raise ValueError(f"order = {order!r} must be a whole number from 1, or 'auto'.")
-        if not _counts(stride):
-            raise ValueError(f"stride = {stride!r} must be a whole number from 1.")
-        if order == "auto":
+        if isinstance(order, str):
+            if order != "auto":
+                raise ValueError(f"order = {order!r} must be a whole number, or 'auto'.")
             if degree is not None:
                 raise ValueError("order = 'auto' has no degree: leave it out, or give an order.")
         else:
+            order = whole_number("order", order)
             extra_terms(order, degree)  # raises where there are none
             degree = order if degree is None else degree
         self.gradient_transformation, self.order = optimizer, order
-        self.stride, self.degree = stride, degree
+        self.stride, self.degree = whole_number("stride", stride), degree
 
     @property
     def lag(self) -> int:
@@ -274,10 +274,6 @@ class InterpolatingFlow(AbstractFlow):
         elapsed = problem.seen(step, self.lag) - state.origin
         block = jnp.floor(elapsed / self.stride) * self.stride
         return state.origin + block + i % self.stride
-
-
-def _counts(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def _relative(leaf: Array, rtol: float) -> Array:

@@ -13,8 +13,8 @@ from ..optimizers import Optimizer
 from ..problems import AbstractProblem, as_problem
 from ..problems.base import Loss
 from ..theory.scale_invariance import weight_norm_rate
-from .adam import AbstractAdamFlow, AdamState
 from .base import AbstractFlow, parameter_scale
+from .stages import AbstractAdamFlow, AdamState
 
 Radius = Literal["exact", "corrected", "uncorrected"]
 RADII: tuple[Radius, ...] = ("exact", "corrected", "uncorrected")

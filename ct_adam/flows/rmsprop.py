@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ..decays import Hyperparameters, Rates, Scalar, Schedule, is_removed
+from ..decays import Hyperparameters, Rates, Scalar, Schedule, check_one_stage, is_removed
 from ..optimizers import Optimizer, UpdateRule, averaged
 from ..problems import AbstractProblem
 from ..problems.base import Loss
-from .adam import AbstractAdamFlow, AdamState, Start
+from .stages import AbstractAdamFlow, AdamState, Start, unit_response
 
 
 class RMSPropFlow(AbstractAdamFlow):
@@ -62,6 +62,7 @@ class RMSPropFlow(AbstractAdamFlow):
         bias_correction: bool = False,
         eps_in_sqrt: bool = False,
     ):
+        check_one_stage("RMSPropFlow", b2=b2)
         outside, inside = (0.0, eps) if eps_in_sqrt else (eps, 0.0)
         self.hyperparameters = Hyperparameters(
             learning_rate, 0, b2, outside, 0.0, inside, "decoupled"
@@ -95,7 +96,7 @@ class RMSPropFlow(AbstractAdamFlow):
     def bias_factor(self, b: Scalar, step: Any, origin: Any) -> Array:
         if not self.bias_correction:
             return jnp.ones_like(origin)
-        return super().bias_factor(b, step, origin)
+        return unit_response(b, step, origin, self.rates, self.start)
 
 
 def held_second_moment(optimizer_state: PyTree) -> PyTree:

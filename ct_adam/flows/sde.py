@@ -14,6 +14,7 @@ from ..decays import (
     Rates,
     Scalar,
     Schedule,
+    check_one_stage,
     choice,
     is_removed,
     learning_rate_at,
@@ -23,9 +24,9 @@ from ..optimizers import Optimizer, stage_states
 from ..problems import AbstractProblem
 from ..problems.base import Loss
 from ..problems.noise import as_white
-from .adam import AbstractAdamFlow, AdamState, Start
 from .base import AbstractFlow
 from .rmsprop import RMSPropFlow, held_second_moment
+from .stages import AbstractAdamFlow, AdamState, Start, stage_input, unit_response
 
 Moments = Literal["own", "warm"]
 
@@ -138,10 +139,10 @@ class AbstractAdamSDE(AbstractAdamFlow, AbstractSDE):
     def bias_factor(self, b: Scalar, step: Any, origin: Any) -> Array:
         if self.moments == "warm" or not self.bias_correction:
             return jnp.ones_like(origin)
-        return AbstractAdamFlow.bias_factor(self, b, step, origin)
+        return unit_response(b, step, origin, self.rates, self.start)
 
     def _gradient(self, step: Any, params: PyTree, loss: Loss | AbstractProblem) -> PyTree:
-        return AbstractAdamFlow._gradient(self, step, params, as_white(loss))
+        return stage_input(self.hyperparameters, as_white(loss), step, self.lag, params)
 
 
 class AdamSDE(AbstractAdamSDE):
@@ -198,8 +199,7 @@ class AdamSDE(AbstractAdamSDE):
         moments: Moments = "own",
     ):
         choice("moments", moments, ("own", "warm"))
-        if isinstance(b1, tuple | list) or isinstance(b2, tuple | list):
-            raise ValueError("AdamSDE takes one b1 and one b2: it has one stage.")
+        check_one_stage("AdamSDE", b1=b1, b2=b2)
         self.hyperparameters = Hyperparameters(
             learning_rate, b1, b2, eps, weight_decay, eps_root, decay
         )
@@ -243,8 +243,7 @@ class RMSPropSDE(AbstractAdamSDE):
         moments: Moments = "own",
     ):
         choice("moments", moments, ("own", "warm"))
-        if isinstance(b2, tuple | list):
-            raise ValueError("RMSPropSDE takes one b2.")
+        check_one_stage("RMSPropSDE", b2=b2)
         self.hyperparameters = Hyperparameters(learning_rate, 0, b2, eps, 0.0, 0.0, "decoupled")
         _check_second_moment(self.hyperparameters)
         self.moments = moments

@@ -13,6 +13,7 @@ from ..decays import (
     Rates,
     Scalar,
     Schedule,
+    check_one_stage,
     choice,
     is_removed,
     learning_rate_at,
@@ -20,7 +21,7 @@ from ..decays import (
 from ..optimizers import averaged, stage_states
 from ..problems import AbstractProblem
 from ..problems.base import Loss
-from .adam import AbstractAdamFlow, AdamState, Start
+from .stages import AbstractAdamFlow, AdamState, Start
 
 Curvature = Literal["full", "released", "none"]
 CURVATURES: tuple[Curvature, ...] = ("full", "released", "none")
@@ -80,6 +81,7 @@ class SMEFlow(AbstractAdamFlow):
         curvature: Curvature = "full",
     ):
         choice("curvature", curvature, CURVATURES)
+        check_one_stage("SMEFlow", b1=b1, b2=b2)
         self.hyperparameters = Hyperparameters(
             learning_rate, b1, b2, eps, weight_decay, eps_root, decay
         )
@@ -163,6 +165,7 @@ class StaggeredFlow(AbstractAdamFlow):
         decay: Decay = "decoupled",
         eps_root: Scalar = 0.0,
     ):
+        check_one_stage("StaggeredFlow", b1=b1, b2=b2)
         self.hyperparameters = Hyperparameters(
             learning_rate, b1, b2, eps, weight_decay, eps_root, decay
         )

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..decays import Scalar, Schedule, check_hyperparameters, learning_rate_at
 from ..optimizers import Optimizer, normalized, sign_descent
-from ..problems import AbstractProblem, as_problem
+from ..problems import AbstractProblem, as_problem, like
 from ..problems.base import Loss
 from ..theory.constraint import adamw_barrier
 from .base import AbstractMemorylessFlow
@@ -50,7 +50,7 @@ class SignFlow(AbstractMemorylessFlow):
         return self._signs(as_problem(loss).seen(step), state, loss)
 
     def _signs(self, seen: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:
-        gradient = as_problem(loss).gradient(seen, state)
+        gradient = like(as_problem(loss).gradient(seen, state), state)
         return jax.tree.map(lambda g: normalized(g, jnp.square(g), self.eps), gradient)
 
     def vector_field(self, step: Any, state: PyTree, loss: Loss | AbstractProblem) -> PyTree:

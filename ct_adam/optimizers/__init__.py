@@ -30,3 +30,4 @@ from .steepest import steepest_descent as steepest_descent
 from .steepest import steepest_direction as steepest_direction
 from .step import optimizer_step as optimizer_step
 from .variable_metric import variable_metric_prox as variable_metric_prox
+from .zhou import zhou_adamw as zhou_adamw

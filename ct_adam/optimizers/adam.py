@@ -4,9 +4,17 @@ from typing import Any
 
 import jax
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
-from ..decays import Decay, Hyperparameters, Scalar, Schedule, learning_rate_at
+from ..decays import (
+    Decay,
+    Hyperparameters,
+    Scalar,
+    Schedule,
+    check_one_stage,
+    learning_rate_at,
+)
+from .descent import counted_step
 from .stage import Optimizer, UpdateRule, scale_by_stage, stage_states
 
 
@@ -203,6 +211,7 @@ def adam_prox(
         >>> print(params + optimizer.update(params, optimizer.init(params), params)[0])
         [0.25]
     """
+    check_one_stage("adam_prox", b1=b1, b2=b2)
     shared = Hyperparameters(learning_rate, b1, b2, eps, weight_decay, eps_root, "decoupled")
     stage = scale_by_stage(shared.b1[0], shared.b2[0], shared.eps, shared.eps_root)
     rule = UpdateRule(learning_rate, weight_decay, proximal=True)
@@ -213,19 +222,12 @@ def adam_prox(
 def _proximal_step(
     learning_rate: Scalar | Schedule, weight_decay: Scalar
 ) -> optax.GradientTransformation:
-    def init(params: PyTree) -> Any:
-        del params
-        return optax.ScaleByScheduleState(count=jax.numpy.zeros([], jax.numpy.int32))
-
-    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
-        if params is None:
-            raise ValueError("adam_prox needs the parameters: call update(grads, state, params).")
-        eta = learning_rate_at(learning_rate, state.count)
+    def move(count: Array, updates: PyTree, params: PyTree) -> PyTree:
+        eta = learning_rate_at(learning_rate, count)
         # -η(u + λθ)/(1 + ηλ), not (θ - ηu)/(1 + ηλ) - θ: the difference would cost u its digits.
         scale = -eta / (1 + eta * weight_decay)
-        step = jax.tree.map(
+        return jax.tree.map(
             lambda u, p: (scale * (u + weight_decay * p)).astype(p.dtype), updates, params
         )
-        return step, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
 
-    return optax.GradientTransformation(init, update)
+    return counted_step("adam_prox", move)

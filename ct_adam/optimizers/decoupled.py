@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..conventions import CONVENTIONS, MULTIPLIED_BY_RATE, Convention, convert_decay, positive
 from ..decays import Scalar, Schedule, check_hyperparameters, choice, learning_rate_at
+from .descent import counted_step
 from .stage import Optimizer, StageState, UpdateRule, decays_where
 
 Follows = Literal["schedule", "nothing"]
@@ -65,6 +66,9 @@ def decoupled(
         -0.1 -0.05
         -0.1 -0.1
     """
+    if not isinstance(direction, optax.GradientTransformation):
+        kind = type(direction).__name__
+        raise ValueError(f"decoupled takes an optax transformation as direction, not {kind}.")
     choice("follows", follows, FOLLOWS)
     choice("convention", convention, CONVENTIONS)
     numbers = {} if callable(weight_decay) else {"weight_decay": weight_decay}
@@ -97,23 +101,16 @@ def decoupled(
 def _step(
     learning_rate: Scalar | Schedule, share: Schedule, mask: Any
 ) -> optax.GradientTransformation:
-    def init(params: PyTree) -> Any:
-        del params
-        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
-
-    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
-        if params is None:
-            raise ValueError("Decay needs the parameters: call update(grads, state, params).")
-        eta, taken = learning_rate_at(learning_rate, state.count), share(state.count)
-        step = jax.tree.map(
+    def move(count: Array, updates: PyTree, params: PyTree) -> PyTree:
+        eta, taken = learning_rate_at(learning_rate, count), share(count)
+        return jax.tree.map(
             lambda u, p, decays: (-eta * u - (taken * p if decays else 0)).astype(p.dtype),
             updates,
             params,
             decays_where(mask, params),
         )
-        return step, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
 
-    return optax.GradientTransformation(init, update)
+    return counted_step("decoupled", move)
 
 
 def uncorrected(state: PyTree, gradient: PyTree) -> PyTree:

@@ -9,6 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from ..decays import whole_number
+
 FAR = 1e-10
 """A difference below this, over the distance moved, is rounding in float64: steps · size rounding
 errors of 1e-16, enlarged by what an optimizer divides by. Adam's eps = 1e-8 alone makes 1e-8 of a
@@ -71,10 +73,11 @@ def invariances(
         >>> print(invariances(ct.sgdw(0.01, momentum=0.9)).names)
         ('shift', 'rotation')
     """
-    if size < 2 or steps < 1 or octaves < 1:
-        raise ValueError(
-            f"size = {size}, steps = {steps} and octaves = {octaves} must be at least 2, 1 and 1."
-        )
+    if not isinstance(optimizer, optax.GradientTransformation):
+        kind = type(optimizer).__name__
+        raise ValueError(f"invariances takes an optax transformation, not {kind}.")
+    for name, value, least in (("size", size, 2), ("steps", steps, 1), ("octaves", octaves, 1)):
+        whole_number(name, value, least)
     rng = np.random.default_rng(seed)
     dtype = jnp.result_type(float) if dtype is None else dtype
     start, shift = rng.standard_normal((2, size))

@@ -1,22 +1,11 @@
 """Decays for the stages of k-Adam, made from those of one Adam."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
-
-from ..decays import Scalar, check_hyperparameters, choice
+from ..decays import Scalar, check_hyperparameters, choice, whole_number
 
 Strategy = Literal["inverse_exp", "exp", "scaled", "naive", "lag_split", "lag_stretch", "meta"]
-STRATEGIES: tuple[Strategy, ...] = (
-    "inverse_exp",
-    "exp",
-    "scaled",
-    "naive",
-    "lag_split",
-    "lag_stretch",
-    "meta",
-)
-
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 EVERY_STAGE_ALIKE = tuple(name for name in STRATEGIES if name != "meta")
 """Those of any k."""
@@ -59,8 +48,7 @@ def k_adam_decays(
         ((0.9, 0), (0.999, 0.999))
     """
     choice("strategy", strategy, STRATEGIES)
-    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k = {k!r} must be a whole number of stages from 1.")
+    k = whole_number("k", k)
     check_hyperparameters({"b1": b1, "b2": b2})
     if strategy == "meta":
         if k != 2:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ..conventions import convert_decay, within
-from ..decays import Scalar, Schedule, check_hyperparameters
+from ..decays import Scalar, Schedule, check_hyperparameters, whole_number
 
 
 def restart_steps(first: int, multiple: int = 2, cycles: int = 4) -> tuple[int, ...]:
@@ -24,9 +24,8 @@ def restart_steps(first: int, multiple: int = 2, cycles: int = 4) -> tuple[int, 
         >>> restart_steps(100)
         (100, 300, 700, 1500)
     """
-    for name, value in {"first": first, "multiple": multiple, "cycles": cycles}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r} must be a whole number of at least 1.")
+    first, multiple = whole_number("first", first), whole_number("multiple", multiple)
+    cycles = whole_number("cycles", cycles)
     return tuple(first * sum(multiple**j for j in range(i + 1)) for i in range(cycles))
 
 

@@ -2,8 +2,9 @@
 
 import optax
 
-from ..decays import Scalar, Schedule, check_hyperparameters
-from .stage import Optimizer, UpdateRule
+from ..decays import Scalar, Schedule
+from .descent import descent
+from .stage import Optimizer
 
 
 def sgdw(
@@ -22,11 +23,5 @@ def sgdw(
         >>> print(optimizer.update(params, optimizer.init(params), params)[0])
         [-0.3]
     """
-    named = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
-    check_hyperparameters(named)
-    transformation = optax.chain(
-        optax.trace(momentum),  # pyright: ignore[reportArgumentType]
-        optax.add_decayed_weights(weight_decay),  # pyright: ignore[reportArgumentType]
-        optax.scale_by_learning_rate(learning_rate),  # pyright: ignore[reportArgumentType]
-    )
-    return Optimizer.make(transformation, UpdateRule(learning_rate, weight_decay), named)
+    trace = optax.trace(momentum)  # pyright: ignore[reportArgumentType]
+    return descent(trace, learning_rate, weight_decay, momentum=momentum)

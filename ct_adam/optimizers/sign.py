@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from ..decays import Scalar, Schedule, check_hyperparameters
-from .stage import Optimizer, UpdateRule, normalized
+from ..decays import Scalar, Schedule
+from .descent import descent
+from .stage import Optimizer, normalized
 
 
 def sign_descent(
@@ -24,16 +25,9 @@ def sign_descent(
         >>> print(optimizer.update(grads, optimizer.init(grads), grads)[0])
         [-0.1  0.1 -0. ]
     """
-    named = {"learning_rate": learning_rate, "eps": eps, "weight_decay": weight_decay}
-    check_hyperparameters(named)
 
     def signs(updates: PyTree, params: PyTree | None = None) -> PyTree:
         del params
         return jax.tree.map(lambda g: normalized(g, jnp.square(g), eps), updates)
 
-    transformation = optax.chain(
-        optax.stateless(signs),
-        optax.add_decayed_weights(weight_decay),  # pyright: ignore[reportArgumentType]
-        optax.scale_by_learning_rate(learning_rate),  # pyright: ignore[reportArgumentType]
-    )
-    return Optimizer.make(transformation, UpdateRule(learning_rate, weight_decay), named)
+    return descent(optax.stateless(signs), learning_rate, weight_decay, eps=eps)

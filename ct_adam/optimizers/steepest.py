@@ -11,8 +11,10 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from ..conventions import positive
 from ..decays import Scalar, Schedule, check_hyperparameters, choice, learning_rate_at
 from ..norms import NORMS, Norm, ball_norm, check_matrix
+from .descent import counted_step, descent
 from .sign import sign_descent
 from .stage import Optimizer, UpdateRule, normalized
 
@@ -43,19 +45,12 @@ def steepest_descent(
     choice("norm", norm, NORMS)
     if norm == "linf":
         return sign_descent(learning_rate, 0.0, weight_decay)
-    named = {"learning_rate": learning_rate, "weight_decay": weight_decay}
-    check_hyperparameters(named)
 
     def steepest(updates: PyTree, params: PyTree | None = None) -> PyTree:
         del params
         return steepest_direction(updates, norm)
 
-    transformation = optax.chain(
-        optax.stateless(steepest),
-        optax.add_decayed_weights(weight_decay),  # pyright: ignore[reportArgumentType]
-        optax.scale_by_learning_rate(learning_rate),  # pyright: ignore[reportArgumentType]
-    )
-    return Optimizer.make(transformation, UpdateRule(learning_rate, weight_decay), named)
+    return descent(optax.stateless(steepest), learning_rate, weight_decay)
 
 
 def frank_wolfe(
@@ -88,30 +83,25 @@ def frank_wolfe(
     def eta(step: Any) -> Any:
         return learning_rate_at(gamma, step) * radius
 
-    def init(params: PyTree) -> Any:
-        del params
-        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
-
-    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
-        if params is None:
-            raise ValueError("frank_wolfe needs the parameters: call update(grads, state, params).")
-        size = learning_rate_at(gamma, state.count)
-        corner = jax.tree.map(lambda u: -(u * radius), steepest_direction(updates, norm))
-        step = jax.tree.map(lambda s, p: (size * (s - p)).astype(p.dtype), corner, params)
-        return step, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+    def move(count: Array, gradient: PyTree, params: PyTree) -> PyTree:
+        size = learning_rate_at(gamma, count)
+        corner = jax.tree.map(lambda u: -(u * radius), steepest_direction(gradient, norm))
+        return jax.tree.map(lambda s, p: (size * (s - p)).astype(p.dtype), corner, params)
 
     rule = UpdateRule(eta if callable(gamma) else gamma * radius, 1 / radius)
-    return Optimizer.make(optax.GradientTransformation(init, update), rule, named)
+    return Optimizer.make(counted_step("frank_wolfe", move), rule, named)
 
 
 def frank_wolfe_rate(weight_decay: Scalar) -> Schedule:
     """η of step n = 0, 1, …: 2/(λ(n + 2)), with which steepest descent is Frank–Wolfe's 2/(n + 2).
 
+    **Raises:** `ValueError` for a λ that is not positive.
+
     !!! example
         >>> print(frank_wolfe_rate(0.5)(0))
         2.0
     """
-    check_hyperparameters({"weight_decay": weight_decay})
+    positive("weight_decay", weight_decay)
     return lambda step: _falling(step) / weight_decay
 
 

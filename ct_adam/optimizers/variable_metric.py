@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ..decays import Hyperparameters, Scalar, Schedule, learning_rate_at
+from ..decays import (
+    Hyperparameters,
+    Scalar,
+    Schedule,
+    check_one_stage,
+    is_removed,
+    learning_rate_at,
+)
 from .stage import corrected_moments, scale_by_stage
 
 
@@ -44,8 +51,10 @@ def variable_metric_prox(
         >>> print(params + updates)
         [0.25  0.375]
     """
-    Hyperparameters(learning_rate, b1, b2, eps, weight_decay, eps_root, "decoupled")
-    if any(isinstance(b, int | float) and b == 0 for b in (b1, b2)):
+    check_one_stage("variable_metric_prox", b1=b1, b2=b2)
+    shared = Hyperparameters(learning_rate, b1, b2, eps, weight_decay, eps_root, "decoupled")
+    (b1,), (b2,) = shared.b1, shared.b2
+    if is_removed(b1) or is_removed(b2):
         raise ValueError("variable_metric_prox needs both moments: give decays b1 and b2 above 0.")
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:

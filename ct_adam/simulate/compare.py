@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..decays import Schedule, learning_rate_at
+from .outcome import OUTCOME
 from .trajectory import Trajectory
 
 
@@ -15,9 +16,11 @@ class Comparison(NamedTuple):
     """Distances between the parameters of two trajectories at the steps that both saved.
 
     - `max_error`: largest |difference| over steps and coordinates. `rms_error`: root mean square.
+        Both infinite where one trajectory is finite at a step that the other did not get to, NaN
+        where neither got beyond the start: what is missing is no agreement.
     - `relative_error`: `max_error` over the distance travelled, the largest |θ_n - θ_0| of the
         second trajectory over n and coordinates.
-    - `per_step`: (n,) largest |difference| at each of `steps`.
+    - `per_step`: (n,) largest |difference| at each of `steps`, those that both got to.
     - `distance`: that distance travelled; `per_step / distance` is the relative error by step.
     - `learning_rate`: η, the largest over the compared steps of a schedule; NaN where not given.
     """
@@ -48,8 +51,11 @@ def compare(
     """Compares `a` with `b`, the reference (its distance travelled is the unit).
 
     With a `learning_rate`, a number or a schedule of the steps that both saved, errors are told in
-    units of it too. Steps that only one of them saved, or that one of them did not reach, are left
-    out; nothing is interpolated.
+    units of it too. Steps that only one of them saved are left out; nothing is interpolated.
+
+    A run that stalled, spent its budget or became NaN on its way does not follow the other one:
+    the errors are infinite, and `per_step` tells how far it went and how well. What lies behind an
+    event that ended a run is left out.
 
     **Raises:** `ValueError` where parameters are missing, differ in shape, or no step is common.
 
@@ -62,6 +68,38 @@ def compare(
         >>> error.relative_error < 0.05, error.max_error_in_learning_rates < 1
         (True, True)
     """
+    steps, ours, theirs = _at_common_steps(a, b)
+    ours_there, theirs_there = (np.all(np.isfinite(rows), axis=1) for rows in (ours, theirs))
+    reached = ours_there & theirs_there
+    if not reached[0]:
+        raise ValueError("The trajectories are not finite at step 0: nothing can be compared.")
+    travelled = np.max(np.abs(theirs[theirs_there] - theirs[0]))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        difference = np.abs(ours[reached] - theirs[reached])
+        rms = np.sqrt(np.mean(difference**2))
+        if _is_lost(a, ours_there, theirs_there) or _is_lost(b, theirs_there, ours_there):
+            worst = rms = np.inf
+        elif len(steps) > 1 and not np.any(reached[1:]):
+            worst = rms = np.nan
+        else:
+            worst = np.max(difference)
+        relative = np.divide(worst, travelled) if worst else 0.0
+    return Comparison(
+        max_error=float(worst),
+        rms_error=float(rms),
+        relative_error=float(relative),
+        per_step=difference.max(axis=1),
+        steps=steps[reached],
+        distance=float(travelled),
+        learning_rate=_largest(learning_rate, steps[reached]),
+    )
+
+
+def _at_common_steps(a: Trajectory, b: Trajectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The steps that both saved, and there the parameters of each, a row a step."""
+    for path in (a, b):
+        if not isinstance(path, Trajectory):
+            raise ValueError(f"compare takes what solve and run return, not {type(path).__name__}.")
     if a.params is None or b.params is None:
         raise ValueError("compare needs parameters: run both without save=.")
     if jax.tree.structure(a.params) != jax.tree.structure(b.params):
@@ -76,24 +114,12 @@ def compare(
     if any(x.shape != y.shape for x, y in flat):
         raise ValueError("The two trajectories have parameters of different shape.")
     ours, theirs = (np.concatenate(side, axis=1) for side in zip(*flat, strict=True))
-    reached = np.all(np.isfinite(ours) & np.isfinite(theirs), axis=1)
-    if not reached[0]:
-        raise ValueError("The trajectories are not finite at step 0: nothing can be compared.")
-    ours, theirs, steps = ours[reached], theirs[reached], steps[reached]
-    difference = np.abs(ours - theirs)
-    travelled = np.max(np.abs(theirs - theirs[0]))
-    worst = float(np.max(difference))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = float(np.divide(worst, travelled)) if worst else 0.0
-    return Comparison(
-        max_error=worst,
-        rms_error=float(np.sqrt(np.mean(difference**2))),
-        relative_error=relative,
-        per_step=difference.max(axis=1),
-        steps=steps,
-        distance=float(travelled),
-        learning_rate=_largest(learning_rate, steps),
-    )
+    return steps, ours, theirs
+
+
+def _is_lost(path: Trajectory, there: np.ndarray, other: np.ndarray) -> bool:
+    """Whether a run ended before the other one, and not by an event as it should."""
+    return bool(np.any(other & ~there)) and not bool(path.result == OUTCOME.event_occurred)
 
 
 def _largest(learning_rate: float | Schedule | None, steps: np.ndarray) -> float:

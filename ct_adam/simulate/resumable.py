@@ -19,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..decays import whole_number
 from ..identity import program_hash
+from ..progress import bar
 
 
 class Observation(NamedTuple):
@@ -43,8 +45,7 @@ def resumable(
 
     With a folder, Ctrl-C ends it early: what was done is kept there, and returned.
     """
-    if every < 1:
-        raise ValueError(f"checkpoint_every = {every} must be at least 1.")
+    whole_number("checkpoint_every", every)
     kept = None
     if folder is not None:
         kept = _Checkpoint(Path(folder), _identity(record, carry, save_at))
@@ -52,10 +53,10 @@ def resumable(
     if kept is not None and kept.exists():
         at, seen = kept.load(carry, jax.eval_shape(record, carry)[1])
     moves = _moves(advance, record, save_at, every, at, seen)
-    with _bar(progress, int(save_at[-1]) + 1, at.n) as bar:
+    with bar(int(save_at[-1]) + 1, "step", at.n, progress) as told:
         try:
             for position in moves:
-                bar.update(position.n - at.n)
+                told.update(position.n - at.n)
                 due = position.n // every > at.n // every
                 at = position
                 if kept is not None and due:
@@ -159,9 +160,3 @@ class _Checkpoint:
             raise ValueError(
                 f"{self.folder / name} is missing or damaged: remove {self.folder} to start anew."
             ) from None
-
-
-def _bar(progress: bool, total: int, done: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=done, unit="step", disable=not progress, dynamic_ncols=True)

@@ -19,7 +19,7 @@ from ..problems.base import Loss
 from .discrete import update_of
 from .outcome import OUTCOME, all_finite, run_outcome, start_is_finite
 from .resumable import Observation, resumable
-from .trajectory import Save, Trajectory, check_steps, checked_save_steps
+from .trajectory import Save, Trajectory, check_save, check_steps, checked_save_steps
 
 
 def run(
@@ -66,19 +66,10 @@ def run(
     steps, warm_steps = check_steps(steps, warm_steps)
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps)
-    rule = None
-    if learning_rate is not None:
-        check_hyperparameters({"learning_rate": learning_rate, "weight_decay": weight_decay})
-        rule = UpdateRule(learning_rate, weight_decay)
-    method = optimizer_or_flow
+    check_save(save)
+    method, rule = optimizer_or_flow, _known_rule(optimizer_or_flow, learning_rate, weight_decay)
     if isinstance(method, AbstractFlow):
         method = as_dynamic(method, working_dtype(params))
-    elif isinstance(method, Optimizer):
-        # A PyTree map leaves the transformation and loses the rule: it is opaque then.
-        rule = getattr(method, "rule", None) if rule is None else rule
-    elif not isinstance(method, optax.GradientTransformation):
-        kind = type(method).__name__
-        raise ValueError(f"run takes an optax transformation or a flow, not {kind}.")
     save_at = checked_save_steps(save_steps, steps)
     runner = _Runner(method, problem, rule, save, warm_steps)
     if checkpoint is not None or progress:
@@ -98,6 +89,21 @@ def run(
         gaps = np.diff(save_at, prepend=-1) - 1
         seen = _scan(runner, params, jnp.asarray(gaps), bool(np.any(gaps)))
     return _trajectory(runner, params, jnp.asarray(save_at), seen)
+
+
+def _known_rule(
+    method: Any, learning_rate: Scalar | Schedule | None, weight_decay: Scalar
+) -> UpdateRule | None:
+    """The update rule that is given, or that one of our optimizers knows; a flow's is told later,
+    by its optimizer."""
+    if not isinstance(method, AbstractFlow | optax.GradientTransformation):
+        kind = type(method).__name__
+        raise ValueError(f"run takes an optax transformation or a flow, not {kind}.")
+    if learning_rate is not None:
+        check_hyperparameters({"learning_rate": learning_rate, "weight_decay": weight_decay})
+        return UpdateRule(learning_rate, weight_decay)
+    # A PyTree map leaves the transformation and loses the rule: it is opaque then.
+    return getattr(method, "rule", None) if isinstance(method, Optimizer) else None
 
 
 class Carry(NamedTuple):

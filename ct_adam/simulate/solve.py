@@ -1,5 +1,6 @@
 """One trajectory of a flow, integrated by diffrax."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,27 +12,21 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from ..decays import numbers
 from ..flows import AbstractFlow, AbstractSDE, InterpolatingFlow, as_dynamic
 from ..problems import AbstractProblem, as_params, as_problem, check_problem, working_dtype
 from ..problems.base import Loss
-from ..problems.noise import as_white
 from .controllers import controller_for, start_time
 from .cost import count_evaluations, solver_budget, trial_budget
 from .discrete import warm_state
+from .method import Method, method_for
 from .outcome import all_finite, flow_outcome, start_is_finite
 from .saving import SavePlan, save_at, save_plan
-from .stochastic import (
-    EqualSteps,
-    check_path,
-    check_solver,
-    default_solver,
-    forward_only,
-    terms_of,
-    while_integrated,
-)
+from .stochastic import forward_only, terms_of, while_integrated
 from .trajectory import (
     Save,
     Trajectory,
+    check_save,
     check_steps,
     check_tolerances,
     checked_save_steps,
@@ -114,21 +109,12 @@ def solve(
         )
     steps, warm_steps = check_steps(steps, warm_steps)
     check_tolerances(rtol, atol, max_solver_steps)
-    if dt0 is not None and not isinstance(dt0, Tracer) and not 0 < dt0 < np.inf:
+    if dt0 is not None and not isinstance(dt0, Tracer) and not 0 < numbers("dt0", dt0) < np.inf:
         raise ValueError(f"dt0 = {dt0} must be positive and finite, in optimizer steps.")
     problem, params = as_problem(loss), as_params(params)
     check_problem(problem, params, warm_steps + steps + 1 - flow.lag)
-    solver = default_solver(flow) if solver is None else solver
-    # Steps of one length draw their noise as they go; others need a path that is there already.
-    tree = controller is not None
-    check_solver(flow, solver)
-    if isinstance(flow, AbstractSDE):
-        check_path(controller, adjoint)
-        as_white(problem)
-        adjoint = diffrax.ForwardMode() if adjoint is None and not tree else adjoint
-        controller = EqualSteps() if controller is None else controller
-    elif problem.held:
-        _check_stays_in_step(solver, controller)
+    check_save(save)
+    method = method_for(flow, problem, solver, controller, adjoint, event)
     dtype = working_dtype(params)
     save_steps = checked_save_steps(save_steps, steps, DEFAULT_SAVES)
     automatic = isinstance(flow, InterpolatingFlow) and flow.order == "auto"
@@ -142,16 +128,12 @@ def solve(
             params,
             save_plan(flow, save_steps, steps, dtype),
             save,
-            solver,
-            controller,
-            event,
-            diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+            method,
             jnp.asarray(rtol, dtype),
             jnp.asarray(atol, dtype),
             budget,
             warm_steps,
             None if dt0 is None else jnp.asarray(dt0, dtype),
-            tree,
             diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
         )
 
@@ -162,25 +144,6 @@ def solve(
     return raise_unless_okay(trajectory) if throw else trajectory
 
 
-def _check_stays_in_step(
-    solver: diffrax.AbstractSolver, controller: diffrax.AbstractStepSizeController | None
-) -> None:
-    """Refuses what would see a gradient of another step than the one that it integrates over."""
-    tableau = getattr(solver, "tableau", None)
-    nodes = getattr(tableau, "c", None)
-    if nodes is not None and np.max(nodes) > 1:
-        raise ValueError(
-            f"{type(solver).__name__} looks beyond the end of its step, where a stream or batch "
-            "has another gradient: take Kvaerno3, or an explicit solver."
-        )
-    adaptive = diffrax.AbstractAdaptiveStepSizeController
-    if controller is not None and not isinstance(controller, adaptive):
-        raise ValueError(
-            f"{type(controller).__name__} does not stop at whole steps, where a stream's or "
-            "minibatches' gradient jumps: take an adaptive controller."
-        )
-
-
 @eqx.filter_jit
 def _solve(
     flow: AbstractFlow,
@@ -188,22 +151,51 @@ def _solve(
     params: PyTree,
     plan: SavePlan,
     save: Save | None,
-    solver: diffrax.AbstractSolver,
-    controller: diffrax.AbstractStepSizeController | None,
-    event: diffrax.Event | None,
-    adjoint: diffrax.AbstractAdjoint,
+    method: Method,
     rtol: Array,
     atol: Array,
     max_solver_steps: int,
     warm_steps: int,
     dt0: Array | None,
-    tree: bool,
     progress_meter: diffrax.AbstractProgressMeter,
 ) -> Trajectory:
-    dtype = plan.end.dtype
     state = warm_state(flow, problem, params, warm_steps)
     problem = while_integrated(flow, problem)
+    dtype = plan.end.dtype
     t0, t1 = start_time(problem, warm_steps, dtype), warm_steps + plan.end
+    look = _observer(flow, save, warm_steps, plan.offsets)
+    subs = [save_at(plan, t0, warm_steps, look), diffrax.SubSaveAt(t1=True)]
+    if isinstance(flow, InterpolatingFlow):
+        subs.append(windows(flow, problem, t0, plan.windows, plan.window))
+    solution = diffrax.diffeqsolve(
+        terms_of(flow, problem, params, t0, t1, method.tree),
+        method.solver,
+        t0,
+        t1,
+        dt0,
+        state,
+        problem,
+        saveat=diffrax.SaveAt(subs=subs),
+        stepsize_controller=controller_for(flow, problem, method.controller, rtol, atol, dtype, t1),
+        adjoint=method.adjoint,
+        event=method.event,
+        max_steps=max_solver_steps,
+        throw=False,
+        progress_meter=progress_meter,
+    )
+    path = _trajectory(solution, flow, problem, params, plan, save, method.solver, warm_steps)
+    if isinstance(flow, InterpolatingFlow):
+        assert solution.ts is not None
+        assert solution.ys is not None
+        path = replace(path, update_kind="step")
+        return judged(path, flow, solution.ts[2], solution.ys[2], warm_steps)
+    return forward_only(path) if isinstance(flow, AbstractSDE) and not method.tree else path
+
+
+def _observer(
+    flow: AbstractFlow, save: Save | None, warm_steps: int, offsets: int
+) -> Callable[[Array, PyTree, AbstractProblem], PyTree]:
+    """What diffrax saves of a state: (parameters, update, loss), or (what `save` makes, loss)."""
 
     def look(step: Array, state: PyTree, problem: AbstractProblem) -> PyTree:
         path, value = flow.params(state), problem.value(flow.params(state))
@@ -217,32 +209,26 @@ def _solve(
         step = jnp.round(time)
         if isinstance(flow, InterpolatingFlow):
             # What lies between two strides is saved through the optimizer's own steps.
-            return flow.onwards(step, state, problem, look, plan.offsets)
+            return flow.onwards(step, state, problem, look, offsets)
         return jax.tree.map(lambda x: x[None], look(step, state, problem))
 
-    subs = [save_at(plan, t0, warm_steps, observe), diffrax.SubSaveAt(t1=True)]
-    if isinstance(flow, InterpolatingFlow):
-        subs.append(windows(flow, problem, t0, plan.windows, plan.window))
-    solution = diffrax.diffeqsolve(
-        terms_of(flow, problem, params, t0, t1, tree),
-        solver,
-        t0,
-        t1,
-        dt0,
-        state,
-        problem,
-        saveat=diffrax.SaveAt(subs=subs),
-        stepsize_controller=controller_for(flow, problem, controller, rtol, atol, dtype, t1),
-        adjoint=adjoint,
-        event=event,
-        max_steps=max_solver_steps,
-        throw=False,
-        progress_meter=progress_meter,
-    )
+    return observe
+
+
+def _trajectory(
+    solution: diffrax.Solution,
+    flow: AbstractFlow,
+    problem: AbstractProblem,
+    params: PyTree,
+    plan: SavePlan,
+    save: Save | None,
+    solver: diffrax.AbstractSolver,
+    warm_steps: int,
+) -> Trajectory:
+    """The solution in our words, at the steps that were asked for."""
     assert solution.ts is not None
     assert solution.ys is not None
-    saved_times, end_time, *window_times = solution.ts
-    observed, end, *seen = solution.ys
+    (saved_times, end_time), (observed, end) = solution.ts[:2], solution.ys[:2]
     reached = jnp.isfinite(saved_times)[plan.base]
     observed = jax.tree.map(lambda x: x[plan.base, plan.offset], observed)
     observed = tree_where(reached, observed)
@@ -252,20 +238,14 @@ def _solve(
     end_finite = all_finite(end) & jnp.all(jnp.isfinite(end_time))
     if problem.has_value:
         end_finite = end_finite & jnp.all(jnp.isfinite(values) | ~reached)
-    stats = {
-        **{k: v for k, v in solution.stats.items() if k != "max_steps"},
-        "evaluations": count_evaluations(
-            solver, flow, solution.stats["num_steps"], problem, plan.end, warm_steps
-        ),
-    }
+    solver_steps = solution.stats["num_steps"]
+    evaluations = count_evaluations(solver, flow, solver_steps, problem, plan.end, warm_steps)
+    stats = {k: v for k, v in solution.stats.items() if k != "max_steps"}
+    stats["evaluations"] = evaluations
     outcome = flow_outcome(
         solution.result,
         start_is_finite(problem, 0, params),
         end_finite,
-        (solution.ts[1][0] - warm_steps) / solution.stats["num_steps"],
+        (end_time[0] - warm_steps) / solver_steps,
     )
-    trajectory = Trajectory(plan.steps, path, update, values, saved, outcome, stats)
-    if isinstance(flow, InterpolatingFlow):
-        trajectory = replace(trajectory, update_kind="step")
-        return judged(trajectory, flow, window_times[0], seen[0], warm_steps)
-    return forward_only(trajectory) if isinstance(flow, AbstractSDE) and not tree else trajectory
+    return Trajectory(plan.steps, path, update, values, saved, outcome, stats)

@@ -1,5 +1,6 @@
 """What a run leaves behind: the same record for a flow and for an optimizer."""
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..decays import numbers, whole_number
 from .outcome import OUTCOME
 
 if TYPE_CHECKING:
@@ -85,21 +87,19 @@ def outcome_names() -> list[str]:
 
 def check_steps(steps: int, warm_steps: int) -> tuple[int, int]:
     """Both as Python's numbers; a `ValueError` unless they count something."""
-    for name, value, least in (("steps", steps, 1), ("warm_steps", warm_steps, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} = {value!r} must be a whole number of at least {least}.")
-    return int(steps), int(warm_steps)
+    return whole_number("steps", steps), whole_number("warm_steps", warm_steps, least=0)
 
 
 def check_tolerances(rtol: Any, atol: Any, max_solver_steps: int | None) -> None:
     """Raises a `ValueError` unless a solver can meet them; traced numbers are left out."""
-    known = [x for x in (rtol, atol) if not isinstance(x, Tracer)]
-    if any(not float(x) >= 0 for x in known) or (len(known) == 2 and not rtol + atol > 0):
+    given = {"rtol": rtol, "atol": atol}
+    known = [numbers(name, x) for name, x in given.items() if not isinstance(x, Tracer)]
+    if any(not x >= 0 for x in known) or (len(known) == 2 and not sum(known) > 0):
         raise ValueError(
             f"rtol = {rtol} and atol = {atol}: give two that are not negative, nor both 0."
         )
-    if max_solver_steps is not None and max_solver_steps < 1:
-        raise ValueError(f"max_solver_steps = {max_solver_steps} must be at least 1.")
+    if max_solver_steps is not None:
+        whole_number("max_solver_steps", max_solver_steps)
 
 
 def checked_save_steps(save_steps: Any, steps: int, most: int | None = None) -> np.ndarray:
@@ -109,7 +109,8 @@ def checked_save_steps(save_steps: Any, steps: int, most: int | None = None) -> 
             return np.arange(steps + 1)
         return np.unique(np.linspace(0, steps, most).round().astype(int))
     array = np.asarray(save_steps)
-    if array.ndim != 1 or array.size == 0 or not np.array_equal(array, np.floor(array)):
+    countable = array.dtype.kind in "iuf" and array.ndim == 1 and array.size > 0
+    if not countable or not np.array_equal(array, np.floor(array)):
         raise ValueError("save_steps must be a list of whole numbers.")
     if array.min() < 0 or array.max() > steps:
         raise ValueError(
@@ -119,6 +120,21 @@ def checked_save_steps(save_steps: Any, steps: int, most: int | None = None) -> 
     if np.any(np.diff(array) <= 0):
         raise ValueError("save_steps must increase strictly: sort them and drop repetitions.")
     return array.astype(int)
+
+
+def check_save(save: Save | None) -> None:
+    """Raises a `ValueError` unless `save` can be called with what is observed at a step."""
+    if save is None:
+        return
+    wanted = "save(step, params, update, loss)"
+    if not callable(save):
+        raise ValueError(f"save = {save!r} is no function: give one as {wanted}.")
+    try:
+        inspect.signature(save).bind(*(None,) * 4)
+    except ValueError:
+        return  # some functions of C do not tell what they take
+    except TypeError as error:
+        raise ValueError(f"save is called as {wanted}: {error}.") from None
 
 
 def tree_where(mask: Array, tree: PyTree) -> PyTree:
