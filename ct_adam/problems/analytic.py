@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from ..decays import numbers
 from .base import LossProblem
 
 
@@ -29,7 +30,7 @@ def quadratic(
         >>> print(quadratic([1.0, 4.0]).value(jnp.array([1.0, 1.0])))
         2.5
     """
-    eigenvalues = np.asarray(spectrum, dtype=float)
+    eigenvalues = numbers("spectrum", spectrum)
     if eigenvalues.ndim != 1 or not np.all(np.isfinite(eigenvalues)):
         raise ValueError(f"spectrum = {spectrum!r} must be a list of finite eigenvalues.")
     hessian = jnp.asarray(eigenvalues)

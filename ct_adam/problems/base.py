@@ -129,6 +129,17 @@ def like(gradient: PyTree, params: PyTree) -> PyTree:
     return jax.tree.map(lambda g, p: jnp.asarray(g, jnp.result_type(p)), gradient, params)
 
 
+def leading_length(name: str, of: str, tree: PyTree) -> int:
+    """The common length of all leaves' leading axes; `ValueError` unless there is one."""
+    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(tree)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            f"{name} need one leading axis of {of}, the same for all arrays: got lengths "
+            f"{sorted(lengths)}."
+        )
+    return lengths.pop()
+
+
 def working_dtype(params: PyTree) -> np.dtype:
     """The common floating type of all leaves; time and hyperparameters take it too.
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..decays import choice
-from .base import AbstractProblem, LossProblem
+from ..decays import choice, whole_number
+from .base import AbstractProblem, LossProblem, leading_length
 
 BatchLoss = Callable[[PyTree, PyTree], Array]
 """`(params, batch) -> scalar`, the mean over the batch; `batch` a PyTree like the data."""
@@ -135,14 +135,9 @@ class Minibatches(AbstractProblem):
 
 def count_examples(data: PyTree) -> int:
     """The common length of all leaves' leading axes; `ValueError` unless there is one."""
-    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(data)}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(
-            f"data need one leading axis of examples, the same for all arrays: {sorted(lengths)}."
-        )
-    return lengths.pop()
+    return leading_length("data", "examples", data)
 
 
 def _check_size(size: int, count: int) -> None:
-    if not 1 <= size <= count:
+    if whole_number("size", size) > count:
         raise ValueError(f"size = {size} must lie between 1 and the {count} examples there are.")

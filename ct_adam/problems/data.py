@@ -8,11 +8,12 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..decays import choice
 from .digits import digits_data
 
 Split = Literal["train", "test"]
@@ -85,9 +86,8 @@ def images(
         >>> inputs.shape, labels.shape, float(inputs.max())
         ((100, 8, 8, 1), (100,), 1.0)
     """
-    _check_name(name, _IMAGES)
-    if split not in ("train", "test"):
-        raise ValueError(f"split = {split!r} must be 'train' or 'test'.")
+    choice("name", name, tuple(_IMAGES))
+    choice("split", split, get_args(Split))
     pixels, labels, largest = _IMAGES[name](split)
     if count is not None and not (
         isinstance(count, int | np.integer) and 1 <= count <= len(labels)
@@ -120,15 +120,10 @@ def text(name: str) -> Text:
         >>> "".join(topics.alphabet[i] for i in topics.tokens[:8])
         'The "ass'
     """
-    _check_name(name, _TEXTS)
+    choice("name", name, tuple(_TEXTS))
     codes = np.frombuffer(_TEXTS[name]().encode("utf-32-le"), dtype="<u4")
     alphabet, tokens = np.unique(codes, return_inverse=True)
     return Text(tokens.astype(np.int32), "".join(map(chr, alphabet)))
-
-
-def _check_name(name: str, known: dict[str, Any]) -> None:
-    if name not in known:
-        raise ValueError(f"name = {name!r} is unknown: choose among {', '.join(map(repr, known))}.")
 
 
 def _locate(file: str) -> Path:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..decays import choice
+from ..decays import choice, whole_number
 from .base import LossProblem
 
 Criterion = Literal["cross_entropy", "squared"]
@@ -34,7 +34,7 @@ def digits_data(images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         ((128, 64), [0, 1, 2])
     """
     inputs, labels = _digits()
-    if images is not None and not 1 <= images <= len(labels):
+    if images is not None and whole_number("images", images) > len(labels):
         raise ValueError(f"images = {images} must lie between 1 and {len(labels)}.")
     return inputs[:images], labels[:images]
 

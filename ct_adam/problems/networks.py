@@ -3,10 +3,12 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from ..decays import whole_number
 from .batches import Minibatches
 from .data import Text, images, text
 from .models import ConvNet, Transformer, apply, cross_entropy
@@ -102,10 +104,10 @@ def text_network(
     return Minibatches(TextLoss(rebuild), train, batch, seed, evaluation=test), params
 
 
-def _split(data: Any, held_out: int) -> tuple[Any, Any]:
-    leaves = data if isinstance(data, tuple) else (data,)
-    if not 1 <= held_out < len(leaves[0]):
-        raise ValueError(f"held_out = {held_out} must leave some of {len(leaves[0])} examples.")
-    train = tuple(jnp.asarray(leaf[:-held_out]) for leaf in leaves)
-    test = tuple(jnp.asarray(leaf[-held_out:]) for leaf in leaves)
-    return (train, test) if isinstance(data, tuple) else (train[0], test[0])
+def _split(data: PyTree, held_out: int) -> tuple[PyTree, PyTree]:
+    """All examples but the last so many, and these."""
+    count = len(jax.tree.leaves(data)[0])
+    if whole_number("held_out", held_out) >= count:
+        raise ValueError(f"held_out = {held_out} must leave some of {count} examples.")
+    train = jax.tree.map(lambda leaf: jnp.asarray(leaf[:-held_out]), data)
+    return train, jax.tree.map(lambda leaf: jnp.asarray(leaf[-held_out:]), data)

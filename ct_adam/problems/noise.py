@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from ..decays import whole_number
 from .base import AbstractProblem, Loss, as_params, as_problem, like
 
 
@@ -191,10 +192,7 @@ def estimate_noise(
         >>> bool(abs(found.variance[0] - 4) < 3 * found.standard_error[0])
         True
     """
-    for name, count, least in (("batches", batches, 4), ("first", first, 0)):
-        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
-        if not whole or count < least:
-            raise ValueError(f"{name} = {count!r} must be a whole number of at least {least}.")
+    batches, first = whole_number("batches", batches, 4), whole_number("first", first, 0)
     problem = as_problem(problem)
     if not problem.held:
         raise ValueError(

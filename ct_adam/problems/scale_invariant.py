@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from ..decays import check_hyperparameters
+from ..decays import check_hyperparameters, numbers
 from .base import AbstractProblem, LossProblem
 from .batches import Minibatches
 from .digits import digits_data
@@ -36,7 +36,7 @@ def rayleigh_quotient(matrix: ArrayLike) -> LossProblem:
         >>> print(loss.value(jnp.array([0.0, 5.0])), loss.gradient(0, jnp.array([1.0, 1.0])))
         3.0 [-1.  1.]
     """
-    array = np.asarray(matrix, float)
+    array = numbers("matrix", matrix)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not np.all(np.isfinite(array)):
         raise ValueError(f"matrix of shape {array.shape} must be square, with finite entries.")
     if not np.allclose(array, array.T, rtol=1e-12, atol=0):
@@ -87,7 +87,7 @@ class NormalizedWeight(AbstractProblem):
     has_value: ClassVar[bool] = True
 
     def __init__(self, direction: ArrayLike, signal: Any = 0.0, noise: Any = 1.0, seed: Any = 0):
-        given = np.asarray(direction, float)
+        given = numbers("direction", direction)
         norm = np.linalg.norm(given)
         if not 0 < norm < np.inf:
             raise ValueError("direction must be finite and not 0.")

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..decays import Rates, Scalar
+from ..decays import Rates, Scalar, whole_number
 from ..theory import worst_case_gradients
-from .base import AbstractProblem
+from .base import AbstractProblem, leading_length, like
 
 
 class GradientStream(AbstractProblem):
@@ -36,12 +36,7 @@ class GradientStream(AbstractProblem):
 
     def __init__(self, gradients: PyTree):
         gradients = jax.tree.map(jnp.asarray, gradients)
-        lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(gradients)}
-        if len(lengths) != 1 or 0 in lengths:
-            raise ValueError(
-                "gradients need one leading axis of steps, the same for all leaves: got lengths "
-                f"{sorted(lengths)}."
-            )
+        leading_length("gradients", "steps", gradients)
         self.gradients = gradients
 
     def value(self, params: PyTree) -> Float[Array, ""]:
@@ -77,9 +72,7 @@ class ContinuousStream(AbstractProblem):
         return jnp.array(jnp.nan, jnp.result_type(*jax.tree.leaves(params)))
 
     def gradient(self, step: Any, params: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda g, p: jnp.asarray(g, jnp.result_type(p)), self.gradient_at(step), params
-        )
+        return like(self.gradient_at(step), params)
 
     @property
     def steps_available(self) -> int | None:
@@ -113,7 +106,7 @@ def constant_stream(steps: int, value: float = 1.0) -> GradientStream:
         >>> print(constant_stream(3, 0.5).gradients[:, 0])
         [0.5 0.5 0.5]
     """
-    return GradientStream(jnp.full((steps, 1), value))
+    return GradientStream(jnp.full((whole_number("steps", steps), 1), value))
 
 
 def vanishing_stream(steps: int, last: int, value: float = 1.0) -> GradientStream:
@@ -123,7 +116,8 @@ def vanishing_stream(steps: int, last: int, value: float = 1.0) -> GradientStrea
         >>> print(vanishing_stream(4, 2).gradients[:, 0])
         [1. 1. 0. 0.]
     """
-    return GradientStream(jnp.where(jnp.arange(steps) < last, value, 0.0)[:, None])
+    n = jnp.arange(whole_number("steps", steps))
+    return GradientStream(jnp.where(n < last, value, 0.0)[:, None])
 
 
 def alternating_stream(steps: int, value: float = 1.0) -> GradientStream:
@@ -133,7 +127,8 @@ def alternating_stream(steps: int, value: float = 1.0) -> GradientStream:
         >>> print(alternating_stream(4, 2.0).gradients[:, 0])
         [ 2. -2.  2. -2.]
     """
-    return GradientStream(jnp.where(jnp.arange(steps) % 2 == 0, value, -value)[:, None])
+    n = jnp.arange(whole_number("steps", steps))
+    return GradientStream(jnp.where(n % 2 == 0, value, -value)[:, None])
 
 
 def random_stream(steps: int, size: int = 1, seed: int = 0, mean: float = 0.0) -> GradientStream:
@@ -146,4 +141,4 @@ def random_stream(steps: int, size: int = 1, seed: int = 0, mean: float = 0.0) -
         (100, 2)
     """
     rng = np.random.default_rng(seed)
-    return GradientStream(mean + rng.standard_normal((steps, size)))
+    return GradientStream(mean + rng.standard_normal((whole_number("steps", steps), size)))

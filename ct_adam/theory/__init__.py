@@ -1,4 +1,4 @@
-"""Closed forms and diagnostics, one module a topic of EQUATIONS.md."""
+"""Closed forms, one module a topic of EQUATIONS.md."""
 
 from . import advice as advice
 from . import constraint as constraint
@@ -10,8 +10,8 @@ from . import rotation as rotation
 from . import scale_invariance as scale_invariance
 from . import scaling as scaling
 from . import stability as stability
-from .advice import Advice as Advice
 from .advice import advise as advise
+from .advice_text import Advice as Advice
 from .constraint import Residuals as Residuals
 from .constraint import adamw_barrier as adamw_barrier
 from .constraint import constraint_path as constraint_path
@@ -37,14 +37,12 @@ from .decay_advice import advise_decay as advise_decay
 from .degenerate import degenerate_boundary as degenerate_boundary
 from .degenerate import degenerate_radius as degenerate_radius
 from .degenerate import degenerate_rate as degenerate_rate
-from .gauss_newton import gauss_newton_product as gauss_newton_product
-from .gauss_newton import gauss_newton_spectrum as gauss_newton_spectrum
-from .gauss_newton import gauss_newton_trace as gauss_newton_trace
 from .interpolation import error_constant as error_constant
 from .interpolation import interpolated_rate as interpolated_rate
 from .interpolation import smallest_stride as smallest_stride
 from .interpolation import stability_radius as stability_radius
 from .linear_stability import spectral_radius as spectral_radius
+from .linear_stability import stability_edge as stability_edge
 from .linear_stability import step_matrix as step_matrix
 from .pac_bayes import best_prior_variance as best_prior_variance
 from .pac_bayes import crossing_curvature as crossing_curvature
@@ -52,14 +50,7 @@ from .pac_bayes import flatness_term as flatness_term
 from .pac_bayes import spread_ratio as spread_ratio
 from .regimes import REGIME as REGIME
 from .regimes import regime as regime
-from .regularization import DescentRun as DescentRun
-from .regularization import DescentTerms as DescentTerms
-from .regularization import ZhouState as ZhouState
-from .regularization import descent_along as descent_along
-from .regularization import descent_path as descent_path
-from .regularization import descent_terms as descent_terms
 from .regularization import dynamic_loss as dynamic_loss
-from .regularization import zhou_adamw as zhou_adamw
 from .regularization_rates import ComplexityChoice as ComplexityChoice
 from .regularization_rates import ComplexityConditions as ComplexityConditions
 from .regularization_rates import complexity_choice as complexity_choice
@@ -78,21 +69,19 @@ from .scale_invariance import weight_norm_path as weight_norm_path
 from .scale_invariance import weight_norm_rate as weight_norm_rate
 from .scale_invariance import weight_norm_step as weight_norm_step
 from .scaling import Scaled as Scaled
-from .scaling import ScalingAdvice as ScalingAdvice
-from .scaling import advise_scaling as advise_scaling
 from .scaling import preconditioner_error as preconditioner_error
 from .scaling import scaled_hyperparameters as scaled_hyperparameters
+from .scaling_advice import ScalingAdvice as ScalingAdvice
+from .scaling_advice import advise_scaling as advise_scaling
 from .sde_moments import SDEMoments as SDEMoments
 from .sde_moments import sde_moments as sde_moments
-from .sharpness import preconditioned_sharpness as preconditioned_sharpness
-from .sharpness import stability_edge as stability_edge
 from .stability import growth_rate as growth_rate
 from .stability import level_curve as level_curve
 from .stability import normal_curve as normal_curve
 from .stability import stability_boundary as stability_boundary
 from .stability import stability_coefficient as stability_coefficient
-from .stability import update_bound as update_bound
-from .stability import worst_case_gradients as worst_case_gradients
 from .stationary import live_preconditioner as live_preconditioner
 from .stationary import stationary_covariance as stationary_covariance
 from .stationary import stationary_variance as stationary_variance
+from .update_bounds import update_bound as update_bound
+from .update_bounds import worst_case_gradients as worst_case_gradients

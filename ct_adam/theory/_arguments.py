@@ -1,4 +1,4 @@
-"""What the functions on norms and rotation ask of their arguments."""
+"""What several topics ask of their arguments."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
-from ..decays import in_range, out_of_range
+from ..decays import check_hyperparameters, in_range, numbers, out_of_range
 
 
 def arrays(*values: ArrayLike) -> tuple[Array, ...]:
@@ -19,10 +19,26 @@ def check(**values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, Tracer):
             continue
-        number = np.asarray(value, float)
+        number = numbers(name, value)
         good = in_range(name, number, False)
         if not np.all(good):
             raise ValueError(out_of_range(name, number[~good].flat[0]))
+
+
+def check_positive(**values: Any) -> None:
+    """`ValueError` unless each is one number, positive and finite."""
+    check_hyperparameters(values)
+    for name, value in values.items():
+        if value == 0:
+            raise ValueError(f"{name} = 0 must be positive.")
+
+
+def count_steps(steps: Any) -> int:
+    """The steps of a run, a number of Python's; beyond 10¹⁵ floats do not count one by one."""
+    whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+    if not whole or not 1 <= steps <= 10**15:
+        raise ValueError(f"steps = {steps!r} must be a whole number from 1 to 10¹⁵.")
+    return int(steps)
 
 
 def check_shrink(learning_rate: ArrayLike, weight_decay: ArrayLike) -> None:

@@ -1,6 +1,6 @@
 """What eps leaves of Adam's largest updates: a denominator √v̂ + eps does not fall below eps.
 
-Notation of `stability.py`: m̂ = Σ w_j g_j, v̂ = Σ z_j g_j² over lags j < n, w_j ∝ b1^j and
+Notation of `update_bounds.py`: m̂ = Σ w_j g_j, v̂ = Σ z_j g_j² over lags j < n, w_j ∝ b1^j and
 z_j ∝ b2^j of sum 1. Gradients are in units of their scale σ, so that eps is eps/σ. Everything is
 in log space and in Python's floats: single numbers, which no derivative is asked of.
 """

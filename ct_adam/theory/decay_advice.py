@@ -7,6 +7,8 @@ from typing import Any
 import jax
 
 from ..conventions import Convention, convert_decay
+from ..decays import check_hyperparameters
+from ._arguments import count_steps
 from .decay import half_life, ridge
 
 
@@ -104,7 +106,8 @@ def advise_decay(
         At a constant rate it halves a weight without gradient in 6931 steps; after 1000 steps
         0.905 of the start is left, with a cosine to 0 0.951.
     """
-    _check(decay, momentum, b2, steps)
+    steps = count_steps(steps)
+    check_hyperparameters({"decay": decay, "momentum": momentum, "b2": b2})
     with jax.enable_x64(True):
         given = {"learning_rate": learning_rate, "steps": steps}
         weight_decay, share, normalised = (
@@ -125,7 +128,7 @@ def advise_decay(
             learning_rate=float(learning_rate),
             momentum=float(momentum),
             b2=float(b2),
-            steps=int(steps),
+            steps=steps,
             half_life=float(half_life(learning_rate, weight_decay)),
             kept=kept,
             kept_cosine=_kept_cosine(share, steps) if falls else kept,
@@ -146,13 +149,3 @@ def _kept_cosine(share: float, steps: int) -> float:
     ends = math.log1p(-share) / 2  # n = 0, whole; the factor of n = N is 1
     whole = math.log1p(-(rho ** (2 * steps))) + steps * math.log((1 + root) ** 2 / 4)
     return math.exp(whole + ends)
-
-
-def _check(decay: float, momentum: float, b2: float, steps: int) -> None:
-    if not 0 <= decay < math.inf:
-        raise ValueError(f"decay = {decay} must be finite and not negative.")
-    for name, value in {"momentum": momentum, "b2": b2}.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} = {value} must be in [0, 1).")
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 10**15:
-        raise ValueError(f"steps = {steps!r} must be a whole number from 1 to 10¹⁵.")

@@ -6,7 +6,7 @@ A tensor W is scale-invariant if L(αW) = L(W) for all α > 0, the other tensors
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,48 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-Verdict = Literal["invariant", "nearly", "not", "unused"]
+from .invariance_verdict import SCALE_FREE, Look, ScaleInvariance, judged
+
 SCALES = (0.5, 0.8, 1.3, 3.0)
-
-
-class TensorInvariance(NamedTuple):
-    """What was measured of one tensor, or of the worst of its slices.
-
-    - `verdict`: `"invariant"` (to rounding), `"nearly"` (but for an eps: both defects small, and
-        gone as W grows), `"not"`, or `"unused"`: the loss does not depend on it, so that there is
-        nothing to tell.
-    - `radial_defect`: the largest |⟨W, g⟩|/(‖W‖‖g‖) over the points.
-    - `scaling_defect`: the largest |L(αW) − L(W)|/(‖W‖‖g‖|ln α|) over points and scales.
-    - `falloff`: p in radial defect ∝ α^{−p}, NaN where it is rounding: 2 of an eps beside a
-        variance, 1 of an eps beside a norm; 0 or below where the defect does not die out as W
-        grows, and is no eps.
-    - `slices`: how many of how many slices are invariant, or nearly; (1, 1) of a whole tensor.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    verdict: Verdict
-    radial_defect: float
-    scaling_defect: float
-    falloff: float
-    slices: tuple[int, int]
-
-
-class ScaleInvariance(NamedTuple):
-    """A row a tensor, and as `mask` a PyTree like the parameters: True where (nearly) invariant."""
-
-    tensors: tuple[TensorInvariance, ...]
-    mask: PyTree
-
-    def __str__(self) -> str:
-        head = ("tensor", "shape", "verdict", "radial", "scaling", "falloff", "slices")
-        rows = [head, *(_shown(tensor) for tensor in self.tensors)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
 
 
 def find(
@@ -118,10 +79,10 @@ def find(
         for _ in range(points)
     ]
     rows = tuple(
-        _judged(name or "params", leaf.shape, [look[i] for look in looks], scales, tolerance, near)
+        judged(name or "params", leaf.shape, [look[i] for look in looks], scales, tolerance, near)
         for i, (name, leaf) in enumerate(zip(names, leaves, strict=True))
     )
-    mask = structure.unflatten([row.verdict in ("invariant", "nearly") for row in rows])
+    mask = structure.unflatten([row.verdict in SCALE_FREE for row in rows])
     return ScaleInvariance(rows, mask)
 
 
@@ -144,20 +105,6 @@ def blocks(x: Any, axis: int | None, block: int = 1) -> Any:
     return x.transpose(order).reshape(x.shape[first] // block, -1)
 
 
-class _Look(NamedTuple):
-    """One tensor at one point; arrays over (slices,) or (scales, slices)."""
-
-    size: np.ndarray
-    """‖W‖‖g‖"""
-    whole: float
-    """|L| and the sum of ‖W‖‖g‖ over all tensors: what rounding is relative to."""
-    radial: np.ndarray
-    radial_scaled: np.ndarray
-    change: np.ndarray
-    count: int
-    """Entries of a slice."""
-
-
 @eqx.filter_jit
 def _value_and_gradient(loss: Any, params: PyTree) -> tuple[Array, PyTree]:
     def scalar(p: PyTree) -> Array:
@@ -176,7 +123,9 @@ def _look(
     scales: Sequence[float],
     axis: int | None,
     block: int,
-) -> list[_Look]:
+) -> list[Look]:
+    """Every tensor at the point `leaves`, scaled while the others are at rest."""
+
     def at(moved: list[np.ndarray]) -> tuple[float, list[np.ndarray]]:
         value, gradient = _value_and_gradient(loss, structure.unflatten(moved))
         gradients = [np.asarray(g) for g in jax.tree.leaves(gradient)]
@@ -193,17 +142,16 @@ def _look(
     looks = []
     for i, leaf in enumerate(leaves):
         cut = _fitting(leaf, axis, block)
-        here = blocks(leaf, cut, block)
-        size, radial = _radial(here, blocks(gradients[i], cut, block))
-        change, radial_scaled = np.zeros((2, len(scales), len(here)))
-        for k, scale in enumerate(scales):
-            for j in range(len(here)):
-                scaled = _scaled(leaf, cut, block, j, scale)
-                after, moved = at([*leaves[:i], scaled, *leaves[i + 1 :]])
-                change[k, j] = abs(after - value)
-                defects = _radial(blocks(scaled, cut, block), blocks(moved[i], cut, block))[1]
-                radial_scaled[k, j] = defects[j]
-        looks.append(_Look(size, whole, radial, radial_scaled, change, here.shape[1]))
+        rows = blocks(leaf, cut, block)
+        change, radial_scaled = np.zeros((2, len(scales), len(rows)))
+        for k, j in np.ndindex(change.shape):
+            scaled = _scaled(leaf, cut, block, j, scales[k])
+            after, moved = at([*leaves[:i], scaled, *leaves[i + 1 :]])
+            change[k, j] = abs(after - value)
+            defects = _radial(blocks(scaled, cut, block), blocks(moved[i], cut, block))[1]
+            radial_scaled[k, j] = defects[j]
+        size, radial = _radial(rows, blocks(gradients[i], cut, block))
+        looks.append(Look(size, whole, radial, radial_scaled, change, rows.shape[1]))
     return looks
 
 
@@ -226,60 +174,6 @@ def _scaled(leaf: np.ndarray, axis: int | None, block: int, which: int, scale: f
         return scale * scaled
     np.moveaxis(scaled, axis, 0)[which * block : (which + 1) * block] *= scale
     return scaled
-
-
-def _judged(
-    name: str,
-    shape: tuple[int, ...],
-    looks: list[_Look],
-    scales: Sequence[float],
-    tolerance: float,
-    near: float,
-) -> TensorInvariance:
-    size = np.stack([look.size for look in looks])  # (points, slices)
-    whole = np.array([look.whole for look in looks])[:, None]
-    radial = np.stack([look.radial for look in looks])
-    change = np.stack([look.change for look in looks])  # (points, scales, slices)
-    rounding = tolerance * whole
-    still = np.all(change <= rounding[:, None], axis=(0, 1))
-    # A loss may change without a gradient: behind a stop_gradient, or rounded.
-    unused = np.all(size <= rounding, axis=0) & still
-    safe = np.where(size > rounding, size, np.inf)
-    logs = np.abs(np.log(np.asarray(scales)))[:, None]
-    scaling = np.max(change / (safe[:, None] * logs), axis=(0, 1))
-    worst_radial = np.max(np.where(size > rounding, radial, 0), axis=0)
-    exact = (worst_radial <= tolerance) & still
-    falloff = _falloff(looks, scales)
-    chance = math.sqrt(looks[0].count)
-    close = (np.maximum(worst_radial, scaling) * chance <= near) & (falloff > 0.5)
-    verdicts = np.where(
-        unused, "unused", np.where(exact, "invariant", np.where(close, "nearly", "not"))
-    )
-    scaling = np.where(np.all(size <= rounding, axis=0) & ~still, math.inf, scaling)
-    worst = max(verdicts.tolist(), key=("unused", "invariant", "nearly", "not").index)
-    good = int(np.sum((verdicts == "invariant") | (verdicts == "nearly")))
-    radial_defect = float(np.max(worst_radial))
-    return TensorInvariance(
-        name,
-        tuple(shape),
-        worst,
-        radial_defect,
-        float(np.max(scaling)),
-        falloff if radial_defect > tolerance else math.nan,
-        (good, len(verdicts)),
-    )
-
-
-def _falloff(looks: list[_Look], scales: Sequence[float]) -> float:
-    """−d ln(radial defect)/d ln α between the smallest and the largest scale; the median."""
-    low, high = int(np.argmin(scales)), int(np.argmax(scales))
-    first = np.concatenate([look.radial_scaled[low] for look in looks])
-    last = np.concatenate([look.radial_scaled[high] for look in looks])
-    there = (first > 0) & (last > 0)
-    if not np.any(there):
-        return math.nan
-    slope = np.log(first[there] / last[there]) / math.log(scales[high] / scales[low])
-    return float(np.median(slope))
 
 
 def _moved(leaf: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
@@ -310,15 +204,3 @@ def _check_settings(
         raise ValueError(f"scales = {scales} must be two different numbers at least.")
     if any(not 0 < scale < math.inf or scale == 1 for scale in scales):
         raise ValueError(f"scales = {scales} must be positive numbers other than 1.")
-
-
-def _shown(tensor: TensorInvariance) -> tuple[str, ...]:
-    return (
-        tensor.name,
-        "×".join(map(str, tensor.shape)) or "scalar",
-        tensor.verdict,
-        f"{tensor.radial_defect:.1e}",
-        f"{tensor.scaling_defect:.1e}",
-        "" if math.isnan(tensor.falloff) else f"{tensor.falloff:.1f}",
-        f"{tensor.slices[0]}/{tensor.slices[1]}",
-    )

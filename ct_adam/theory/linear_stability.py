@@ -6,6 +6,8 @@ Source: EQUATIONS §2 (local stability) and §5 (fixed points of AdamW).
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from ..decays import numbers
+
 _NAMES = ("curvature", "gradient", "learning_rate", "b1", "b2", "eps", "weight_decay")
 
 
@@ -43,15 +45,7 @@ def step_matrix(
          [ 0.    0.    0.9 ]]
     """
     given = (curvature, gradient, learning_rate, b1, b2, eps, weight_decay)
-    h, g, eta, b1, b2, eps, decay = np.broadcast_arrays(*(np.asarray(x, float) for x in given))
-    for name, values in zip(_NAMES, (h, g, eta, b1, b2, eps, decay), strict=True):
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"{name} holds a number that is not finite.")
-    for name, values in (("b1", b1), ("b2", b2)):
-        if np.any((values < 0) | (values >= 1)):
-            raise ValueError(f"{name} must lie in [0, 1).")
-    if np.any(eps < 0):
-        raise ValueError("eps must not be negative.")
+    h, g, eta, b1, b2, eps, decay = _checked(*given)
     scale = np.abs(g) + eps
     if np.any(scale == 0):
         raise ValueError("At g = 0 the step has no derivative with eps = 0: give a positive eps.")
@@ -66,6 +60,19 @@ def step_matrix(
         [v_by_theta, zero, b2],
     ]
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def _checked(*given: ArrayLike) -> tuple[np.ndarray, ...]:
+    """The arguments of a step as arrays of one shape."""
+    arrays = np.broadcast_arrays(*map(numbers, _NAMES, given))
+    for name, values in zip(_NAMES, arrays, strict=True):
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{name} holds a number that is not finite.")
+        if name in ("b1", "b2") and np.any((values < 0) | (values >= 1)):
+            raise ValueError(f"{name} must lie in [0, 1).")
+        if name == "eps" and np.any(values < 0):
+            raise ValueError("eps must not be negative.")
+    return tuple(arrays)
 
 
 def spectral_radius(
@@ -95,3 +102,32 @@ def spectral_radius(
     """
     given = (curvature, gradient, learning_rate, b1, b2, eps, weight_decay)
     return np.abs(np.linalg.eigvals(step_matrix(*given))).max(axis=-1)
+
+
+def stability_edge(learning_rate: float, b1: float = 0.0, weight_decay: float = 0.0) -> float:
+    """The preconditioned sharpness above which a step of period two grows at a minimum.
+
+        (1 + b1)(2 − ηλ)/((1 − b1) η)
+
+    with m ← b1 m + (1 − b1) g, decoupled decay λ and the preconditioner frozen: 2/η of gradient
+    descent and RMSProp, 38/η of Adam with b1 = 0.9. Source: EQUATIONS §2.
+
+    **Arguments:**
+
+    - `learning_rate`: η > 0.
+    - `b1`: first-moment decay in [0, 1), 0 for none.
+    - `weight_decay`: λ ≥ 0 with ηλ < 2.
+
+    **Raises:** `ValueError` for values outside these ranges.
+
+    !!! example
+        >>> print(f"{stability_edge(0.1):.1f} {0.1 * stability_edge(0.1, b1=0.9):.1f}")
+        20.0 38.0
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate = {learning_rate} must be positive.")
+    if not 0 <= b1 < 1:
+        raise ValueError(f"b1 = {b1} must lie in [0, 1).")
+    if not 0 <= learning_rate * weight_decay < 2:
+        raise ValueError(f"weight_decay = {weight_decay} must lie in [0, 2/learning_rate).")
+    return (1 + b1) * (2 - learning_rate * weight_decay) / ((1 - b1) * learning_rate)

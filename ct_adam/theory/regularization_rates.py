@@ -1,7 +1,7 @@
 """How many steps AdamW takes to a small gradient of the loss that it regularises.
 
 Source: EQUATIONS §6; Zhou et al. (TPAMI 2024). Constants are derived here, from the descent
-inequality (`regularization.descent_terms`) and the error of the first moment e_k = m_k − ∇F(x_k):
+inequality (`ct.diagnostics.descent_terms`) and the error of the first moment e_k = m_k − ∇F(x_k):
 
     E‖e_k‖² ≤ (1 − β₁)E‖e_{k−1}‖² + (L²η²/(β₁c₁²))E‖u_{k−1}‖² + β₁²σ²
 

@@ -1,11 +1,11 @@
 """When AdamW descends on its dynamically regularised loss: the regime, and the schedule of λ_k.
 
 Source: EQUATIONS §6; Zhou et al., "Towards Understanding Convergence and Generalization of AdamW"
-(TPAMI 2024). The inequality itself: `regularization`.
+(TPAMI 2024). The inequality itself: `ct.diagnostics.descent_terms`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from ..conventions import not_negative, positive
@@ -97,37 +97,47 @@ def zhou_hypotheses(
     c1, c2 = math.sqrt(delta), math.sqrt(bound**2 + delta)
     mu = _mu(method, bound)
     enough = c1 / (2 * (smooth + decay * c1))
-    violated = []
-    if mu >= 1:
-        violated.append(
+    violated = list(_of_method(method, mu, learning_rate, enough))
+    if largest_gradient is not None:
+        largest_gradient = _known("largest_gradient", largest_gradient, not_negative)
+        if largest_gradient > bound:
+            violated.append(
+                f"A gradient of {largest_gradient:.3g} was seen, above c_∞ = {bound:.3g}: no bound "
+                "of v_k holds; raise c_∞, or clip."
+            )
+    if decay and decay_ratio is not None:
+        violated += _of_decay(float(decay_ratio), mu)
+    presumed = "" if decay_ratio is not None or not decay else PRESUMED
+    return ZhouHypotheses(mu, enough * c1 / c2, enough, c1, c2, tuple(violated), presumed)
+
+
+def _of_method(method: Zhou, mu: float, learning_rate: float, enough: float) -> Iterator[str]:
+    """What its numbers violate, a sentence each."""
+    delta = float(method.eps_root)
+    if mu >= 1 and not delta:
+        yield "δ = 0 leaves v_k without a lower bound: raise it above β₂c_∞²."
+    elif mu >= 1:
+        yield (
             f"μ = {mu:.3g} is not below 1: raise δ above β₂c_∞² = {mu * delta:.3g} (at PyTorch's "
             "defaults μ is about 1e5 where |g| ≤ 1: the regime is not the practical one)."
-            if delta
-            else "δ = 0 leaves v_k without a lower bound: raise it above β₂c_∞²."
         )
     if learning_rate > enough:
-        violated.append(
+        yield (
             f"learning_rate = {learning_rate:.3g} is above c₁/(2(L + λc₁)) = {enough:.3g}: lower "
             "it, or raise δ."
         )
     if method.eps:
-        violated.append(f"eps = {method.eps:.3g} stands outside the root, where theirs is 0.")
-    if largest_gradient is not None:
-        largest_gradient = _known("largest_gradient", largest_gradient, not_negative)
-    if largest_gradient is not None and largest_gradient > bound:
-        violated.append(
-            f"A gradient of {largest_gradient:.3g} was seen, above c_∞ = {bound:.3g}: no bound of "
-            "v_k holds; raise c_∞, or clip."
-        )
+        yield f"eps = {method.eps:.3g} stands outside the root, where theirs is 0."
+
+
+def _of_decay(ratio: float, mu: float) -> Iterator[str]:
     slowest = (1 + mu) ** -0.5
     # (1 − μ)√(1 + μ) ≤ 1 may fail by rounding where μ is tiny.
-    if decay_ratio is not None and decay and not 0 <= float(decay_ratio) <= slowest * (1 + 1e-15):
-        violated.append(
-            f"λ_k changes by {float(decay_ratio):.6g} a step, not by 0 … (1 + μ)^(−1/2) = "
-            f"{slowest:.3g}: give `zhou_decay`, or no decay."
+    if not 0 <= ratio <= slowest * (1 + 1e-15):
+        yield (
+            f"λ_k changes by {ratio:.6g} a step, not by 0 … (1 + μ)^(−1/2) = {slowest:.3g}: give "
+            "`zhou_decay`, or no decay."
         )
-    presumed = "" if decay_ratio is not None or not decay else PRESUMED
-    return ZhouHypotheses(mu, enough * c1 / c2, enough, c1, c2, tuple(violated), presumed)
 
 
 def _known(name: str, value: float, check: Callable[..., Any] = positive) -> float:

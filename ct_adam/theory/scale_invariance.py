@@ -22,10 +22,10 @@ from ..decays import choice
 from ._arguments import arrays, check, check_shrink
 from .flow_norms import flow_source as flow_source
 from .flow_norms import held_average as held_average
-from .invariance import ScaleInvariance as ScaleInvariance
-from .invariance import TensorInvariance as TensorInvariance
 from .invariance import blocks
 from .invariance import find as find
+from .invariance_verdict import ScaleInvariance as ScaleInvariance
+from .invariance_verdict import TensorInvariance as TensorInvariance
 
 Stationary = Literal["corrected", "uncorrected", "exact"]
 Form = Literal["exact", "full", "corrected", "uncorrected"]

@@ -5,7 +5,7 @@ its first two moments solve an ordinary differential equation.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
@@ -96,13 +96,9 @@ def sde_moments(
     choice("decay", decay, ("decoupled", "l2"))
     named = {"b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
     check_hyperparameters(named | {"learning_rate": learning_rate})
-    whole = isinstance(warm_steps, int | np.integer) and not isinstance(warm_steps, bool)
-    if warm_steps is not None and not (whole and warm_steps >= 1):
-        raise ValueError(
-            f"warm_steps = {warm_steps!r} must be a whole number of at least 1, or None for B = 1."
-        )
     if rule == "adam" and b2 == 0:
         raise ValueError("b2 = 0 leaves no second moment: take rule='sgd'.")
+    _check_warm(warm_steps)
     h = _matrix("hessian", hessian)
     sigma = _not_negative("variance", variance, len(h))
     v = None if second_moment is None else _not_negative("second_moment", second_moment, len(h))
@@ -115,23 +111,20 @@ def sde_moments(
     system = _System(
         h + inner * np.eye(len(h)), sigma, learning_rate, b1, b2, eps, outer, rule, warm_steps, v
     )
-    begin = np.asarray(mean, float)
-    if not system.removed and begin.shape == (len(h),):
-        begin = np.concatenate([begin, system.usual_m(begin)])
-    size = len(h) if system.removed else 2 * len(h)
-    around = np.zeros((size, size)) if covariance is None else np.asarray(covariance, float)
-    if begin.shape != (size,) or around.shape != (size, size):
-        raise ValueError(
-            f"mean of shape {np.shape(mean)} and covariance of shape {around.shape} must be those "
-            f"of θ and m, {(size,)} and {(size, size)}."
-        )
-    if not (np.all(np.isfinite(begin)) and np.all(np.isfinite(around))):
-        raise ValueError("mean and covariance must be finite.")
-    times = np.asarray(steps, float)
+    begin, around = _start(system, mean, covariance)
+    times, size = np.asarray(steps, float), len(begin)
     path = _solved(system, begin, around, times)
     covariances = path[:, size:].reshape(-1, size, size)
     scales = np.array([system.scale(s) for s in times])
     return SDEMoments(times, path[:, :size], covariances, scales)
+
+
+def _check_warm(steps: Any) -> None:
+    whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+    if steps is not None and not (whole and steps >= 1):
+        raise ValueError(
+            f"warm_steps = {steps!r} must be a whole number of at least 1, or None for B = 1."
+        )
 
 
 def _matrix(name: str, given: Numbers) -> Array:
@@ -208,6 +201,23 @@ class _System(NamedTuple):
         noise = np.zeros((2 * d, 2 * d))
         noise[d:, d:] = gain**2 * np.diag(self.variance)
         return a, noise
+
+
+def _start(system: _System, mean: Numbers, covariance: Numbers | None) -> tuple[Array, Array]:
+    """Mean and covariance of z at the start."""
+    begin, d = np.asarray(mean, float), len(system.variance)
+    if not system.removed and begin.shape == (d,):
+        begin = np.concatenate([begin, system.usual_m(begin)])
+    size = d if system.removed else 2 * d
+    around = np.zeros((size, size)) if covariance is None else np.asarray(covariance, float)
+    if begin.shape != (size,) or around.shape != (size, size):
+        raise ValueError(
+            f"mean of shape {np.shape(mean)} and covariance of shape {around.shape} must be those "
+            f"of θ and m, {(size,)} and {(size, size)}."
+        )
+    if not (np.all(np.isfinite(begin)) and np.all(np.isfinite(around))):
+        raise ValueError("mean and covariance must be finite.")
+    return begin, around
 
 
 def _solved(system: _System, mean: Array, covariance: Array, steps: Array) -> Array:

@@ -2,24 +2,25 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...decays import choice, whole_number
 from .layers import (
     ACTIVATIONS,
     Activation,
     Initializer,
     Linear,
     Size,
-    check_option,
     check_sizes,
     standardize,
 )
 
 Norm = Literal["batch", "group", "layer"]
+NORMS: tuple[Any, ...] = (None, *get_args(Norm))
 
 WIDTHS = {"small": (8, 16), "medium": (16, 32, 64)}
 GROUPS = 4  # divides every width
@@ -181,9 +182,9 @@ class ConvNet(eqx.Module):
         dtype: Any = None,
         depth: int = 0,
     ):
-        check_option("norm", norm, (None, "batch", "group", "layer"))
-        check_option("size", size, WIDTHS)
-        check_option("activation", activation, ACTIVATIONS)
+        choice("norm", norm, NORMS)
+        choice("size", size, tuple(WIDTHS))
+        choice("activation", activation, tuple(ACTIVATIONS))
         self.shape = check_sizes("shape", shape, 3)
         if len(self.shape) != 3 or classes < 2:
             raise ValueError(
@@ -193,13 +194,11 @@ class ConvNet(eqx.Module):
         self.classes, self.norm, self.size, self.activation = classes, norm, size, activation
         draw = Initializer(seed, dtype)
         widths = (self.shape[-1], *WIDTHS[size])
-        if isinstance(depth, bool) or int(depth) != depth or depth < 0:
-            raise ValueError(f"depth = {depth} must be a whole number of at least 0.")
         options = (norm, activation, eps)
         self.blocks = tuple(
             Block(draw, m if deeper else n, m, *options, residual=deeper > 0)
             for n, m in pairwise(widths)
-            for deeper in range(int(depth) + 1)
+            for deeper in range(whole_number("depth", depth, 0) + 1)
         )
         self.head = Linear(draw, widths[-1], classes)
 

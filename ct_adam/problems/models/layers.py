@@ -114,12 +114,6 @@ def standardize(
     return centred * lax.rsqrt(mean(centred**2) + eps)
 
 
-def check_option(name: str, value: Any, options: Sequence[Any] | dict[str, Any]) -> None:
-    """`ValueError` that lists the options."""
-    if value not in options:
-        raise ValueError(f"{name} = {value!r} must be one of {', '.join(map(repr, options))}.")
-
-
 def check_sizes(name: str, sizes: Sequence[int], length: int) -> tuple[int, ...]:
     """`sizes` as a tuple of ints; `ValueError` unless they are `length` or more, all positive."""
     sizes = tuple(sizes)

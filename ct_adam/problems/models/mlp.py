@@ -8,13 +8,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...decays import choice
 from .layers import (
     ACTIVATIONS,
     Activation,
     Initializer,
     Linear,
     WeightNormLinear,
-    check_option,
     check_sizes,
 )
 
@@ -57,7 +57,7 @@ class MLP(eqx.Module):
         weight_norm: bool = False,
         dtype: Any = None,
     ):
-        check_option("activation", activation, ACTIVATIONS)
+        choice("activation", activation, tuple(ACTIVATIONS))
         self.sizes = check_sizes("sizes", sizes, 2)
         self.activation = activation
         gain, draw = ACTIVATIONS[activation][1], Initializer(seed, dtype)

@@ -9,7 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from .layers import Initializer, LayerNorm, Linear, Size, check_option
+from ...decays import choice
+from .layers import Initializer, LayerNorm, Linear, Size
 
 WIDTHS = {"small": 32, "medium": 64}
 HEAD = 16  # features a head
@@ -128,8 +129,9 @@ class Transformer(eqx.Module):
         eps: float = 1e-5,
         dtype: Any = None,
     ):
-        check_option("size", size, WIDTHS)
-        check_option("layers", layers, (1, 2))
+        choice("size", size, tuple(WIDTHS))
+        if layers not in (1, 2):
+            raise ValueError(f"layers = {layers!r} must be 1 or 2.")
         if vocabulary < 2 or context < 1:
             raise ValueError(
                 f"vocabulary = {vocabulary} must be 2 or more, and context = {context} 1 or more."

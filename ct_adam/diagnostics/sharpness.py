@@ -1,4 +1,4 @@
-"""How curved a loss is where an optimizer stands, and how curved it may be there.
+"""How curved a loss is where an optimizer stands; how curved it may be: `ct.theory.stability_edge`.
 
 Source: EQUATIONS §2 (local stability with the preconditioner frozen); Cohen et al. (ICLR 2021,
 arXiv 2103.00065; Adam: arXiv 2207.14484).
@@ -74,35 +74,6 @@ def largest_eigenvalues(
     operator = LinearOperator((size, size), matvec=product, dtype=float)  # pyright: ignore[reportCallIssue]
     options: dict[str, Any] = {"which": "LA", "v0": start, "tol": rtol}
     return np.sort(eigsh(operator, k=count, return_eigenvectors=False, **options))[::-1]
-
-
-def stability_edge(learning_rate: float, b1: float = 0.0, weight_decay: float = 0.0) -> float:
-    """The preconditioned sharpness above which a step of period two grows at a minimum.
-
-        (1 + b1)(2 − ηλ)/((1 − b1) η)
-
-    with m ← b1 m + (1 − b1) g, decoupled decay λ and the preconditioner frozen: 2/η of gradient
-    descent and RMSProp, 38/η of Adam with b1 = 0.9. Source: EQUATIONS §2.
-
-    **Arguments:**
-
-    - `learning_rate`: η > 0.
-    - `b1`: first-moment decay in [0, 1), 0 for none.
-    - `weight_decay`: λ ≥ 0 with ηλ < 2.
-
-    **Raises:** `ValueError` for values outside these ranges.
-
-    !!! example
-        >>> print(f"{stability_edge(0.1):.1f} {0.1 * stability_edge(0.1, b1=0.9):.1f}")
-        20.0 38.0
-    """
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate = {learning_rate} must be positive.")
-    if not 0 <= b1 < 1:
-        raise ValueError(f"b1 = {b1} must lie in [0, 1).")
-    if not 0 <= learning_rate * weight_decay < 2:
-        raise ValueError(f"weight_decay = {weight_decay} must lie in [0, 2/learning_rate).")
-    return (1 + b1) * (2 - learning_rate * weight_decay) / ((1 - b1) * learning_rate)
 
 
 @eqx.filter_jit
