@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._version import __version__
 from ..caches import cache_folder
 from .atoms import Atom
 from .lower import Lowered, as_number, read_as
@@ -180,8 +181,6 @@ def kernel_source(lowered: Lowered, table_sizes: list[int], cache: bool) -> str:
         "block[j]",
         running_powers(lowered),
     )
-    from .. import __version__
-
     return _PRELUDE.format(
         version=__version__,
         imports="\n".join(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._version import __version__
 from .kernels import indented, load, parts, table_arguments
 from .lower import Lowered
 
@@ -193,8 +194,6 @@ def kernel_source(lowered: Lowered, table_sizes: list[int], simulated: bool) -> 
         # Here, as NumPy keeps it for each thread, and the simulator starts one for each of its own.
         begin.insert(0, 'np.seterr(all="ignore")')
     leave = [f"carry[lane, {i}] = x{i}" for i in range(len(lowered.live_kinds))]
-    from .. import __version__
-
     head = _SIMULATED if simulated else _DEVICE
     source = head.format(version=__version__) + _FUNCTIONS
     source += _KERNEL.format(

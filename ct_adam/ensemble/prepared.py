@@ -116,6 +116,8 @@ def prepared(
 ) -> Prepared:
     """Checks what all lanes share; the arguments are those of `ct.ensemble`."""
     choice("engine", engine, ENGINES)
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics = {metrics!r}: give a tuple of names.")
     for metric in metrics:
         choice("metrics", metric, METRICS)
     steps, warm_steps = check_steps(steps, warm_steps)
@@ -141,6 +143,10 @@ def prepared(
 
 def _columns(lanes: Mapping[str, ArrayLike], dtype: Any) -> dict[str, np.ndarray]:
     """The lanes as equally long columns; floats in the working type, integers as they are."""
+    if not isinstance(lanes, Mapping):
+        raise ValueError(
+            f"lanes is a {type(lanes).__name__}: give columns by name, as {{'b1': [0.5, 0.9]}}."
+        )
     if not lanes:
         raise ValueError("lanes is empty: name one column of numbers at least.")
     columns = {}

@@ -145,12 +145,7 @@ class _Flow(NamedTuple):
             _SOLVER.error_order(None),  # pyright: ignore[reportArgumentType]
             carry.control,
         )
-        next_t0 = jnp.minimum(next_t0, self._end)
-        # As diffrax: a step that would leave less than 100 units in the last place ends at the end.
-        floor = self._end - 100 * (self._end - prevbefore(self._end))
-        clipped = jnp.where(keep, self._end, next_t0 + 0.5 * (self._end - next_t0))
-        next_t1 = jnp.where(next_t1 > floor, clipped, next_t1)
-
+        next_t0, next_t1 = self._before_the_end(keep, next_t0, next_t1)
         okay = carry.result == _value(diffrax.RESULTS.successful)
 
         def kept(new: list[Array], old: list[Array]) -> list[Array]:
@@ -178,6 +173,13 @@ class _Flow(NamedTuple):
     @property
     def _end(self) -> Array:
         return self.settings.warm_steps + self.settings.steps
+
+    def _before_the_end(self, keep: Any, t0: Any, t1: Any) -> tuple[Array, Array]:
+        t0 = jnp.minimum(t0, self._end)
+        # As diffrax: a step that would leave less than 100 units in the last place ends at the end.
+        floor = self._end - 100 * (self._end - prevbefore(self._end))
+        clipped = jnp.where(keep, self._end, t0 + 0.5 * (self._end - t0))
+        return t0, jnp.where(t1 > floor, clipped, t1)
 
     def _observer(self) -> Observer:
         s = self.settings

@@ -2,7 +2,6 @@
 
 from . import axes as axes
 from .following import FollowConfig as FollowConfig
-from .following import describe_following as describe_following
 from .following import follow as follow
 from .grid import Grid as Grid
 from .opened import open as open
@@ -19,6 +18,7 @@ from .store import writable_folder as writable_folder
 from .store import write_dataset as write_dataset
 from .store import write_tree as write_tree
 from .summary import describe as describe
+from .summary import describe_following as describe_following
 from .summary import panel_summary as panel_summary
 from .summary import region_summary as region_summary
 from .summary import sides_agreement as sides_agreement

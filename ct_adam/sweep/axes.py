@@ -4,6 +4,8 @@ On the command line and in a file an axis is one word, `kind:number:number:…`,
 commas; `parse` reads it.
 """
 
+import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,10 +34,7 @@ class Axis:
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():
-            if values.ndim != 1 or not len(values) or values.dtype.kind not in "fiu":
-                raise ValueError(f"axis {name or self.word!r}: give one number at least, in a row.")
-            if not np.all(np.isfinite(values)):
-                raise ValueError(f"axis {name or self.word!r} holds a number that is not finite.")
+            _check_numbers(values, name or repr(self.word))
         if len({len(values) for values in self.columns.values()}) != 1:
             raise ValueError(f"axis {self.word!r}: columns that move together have one length.")
 
@@ -50,7 +49,9 @@ def linear(start: float, stop: float, num: int) -> Axis:
         >>> linear(0.5, 0.9, 3).columns[OWN].round(2).tolist()
         [0.5, 0.7, 0.9]
     """
-    return _own(np.linspace(start, stop, _count(num)), "linear", start, stop, num)
+    _check_finite("linear", start, stop)
+    values = np.linspace(start, stop, _count(num))
+    return Axis({OWN: values}, _word("linear", start, stop, num))
 
 
 def log(start: float, stop: float, num: int) -> Axis:
@@ -60,8 +61,9 @@ def log(start: float, stop: float, num: int) -> Axis:
         >>> log(1e-3, 1e-1, 3).columns[OWN].round(6).tolist()
         [0.001, 0.01, 0.1]
     """
-    _positive("log", start, stop)
-    return _own(np.geomspace(start, stop, _count(num)), "log", start, stop, num)
+    _check_positive("log", start, stop)
+    values = np.geomspace(start, stop, _count(num))
+    return Axis({OWN: values}, _word("log", start, stop, num))
 
 
 def one_minus_log(start: float, stop: float, num: int) -> Axis:
@@ -71,9 +73,9 @@ def one_minus_log(start: float, stop: float, num: int) -> Axis:
         >>> one_minus_log(0.9, 0.999, 3).columns[OWN].round(6).tolist()
         [0.9, 0.99, 0.999]
     """
-    _positive("1-log", 1 - start, 1 - stop)
+    _check_positive("1-log", 1 - start, 1 - stop)
     values = 1 - np.geomspace(1 - start, 1 - stop, _count(num))
-    return _own(values, "1-log", start, stop, num)
+    return Axis({OWN: values}, _word("1-log", start, stop, num))
 
 
 def cells(low: float, high: float, num: int) -> Axis:
@@ -84,15 +86,23 @@ def cells(low: float, high: float, num: int) -> Axis:
         >>> cells(0.5, 1, 2).columns[OWN].tolist()
         [0.625, 0.875]
     """
+    _check_finite("cells", low, high)
+    if low == high:
+        raise ValueError(f"axis cells: nothing lies between {low:g} and {high:g}.")
     values = low + (high - low) * (np.arange(_count(num)) + 0.5) / num
-    own = _own(values, "cells", low, high, num)
-    return Axis(own.columns, own.word, lambda: cells(low, high, 2 * num), abs(high - low) / num)
+    return Axis(
+        {OWN: values},
+        _word("cells", low, high, num),
+        lambda: cells(low, high, 2 * num),
+        abs(high - low) / num,
+    )
 
 
 def explicit(values: Any) -> Axis:
     """The values as they are given; integers stay integers."""
     numbers = np.asarray(values)
-    return Axis({OWN: numbers}, ",".join(map(_text, numbers.ravel())))
+    _check_numbers(numbers)
+    return Axis({OWN: numbers}, ",".join(map(_text, numbers)))
 
 
 def seeds(num: int, first: int = 0) -> Axis:
@@ -102,14 +112,17 @@ def seeds(num: int, first: int = 0) -> Axis:
         >>> seeds(3).columns[OWN].tolist()
         [0, 1, 2]
     """
-    return _own(np.arange(first, first + _count(num)), "seeds", num, first)
+    _check_finite("seeds", first)
+    return Axis({OWN: np.arange(first, first + _count(num))}, _word("seeds", num, first))
 
 
 def zipped(**columns: Any) -> Axis:
     """Columns that move together along one dimension: `zipped(b1=[...], b2=[...])`."""
     values = {name: np.asarray(column) for name, column in columns.items()}
-    rows = (",".join(map(_text, column.ravel())) for column in values.values())
-    return Axis(values, f"zipped:{';'.join(map('='.join, zip(values, rows, strict=True)))}")
+    for name, column in values.items():
+        _check_numbers(column, name)
+    rows = (f"{name}={','.join(map(_text, column))}" for name, column in values.items())
+    return Axis(values, f"zipped:{';'.join(rows)}")
 
 
 def normal_curve(b1: float, b2: float, num: int) -> Axis:
@@ -122,7 +135,8 @@ def normal_curve(b1: float, b2: float, num: int) -> Axis:
         ['b1', 'b2']
     """
     b1s, b2s = theory.normal_curve(b1, b2, _count(num))
-    return _pairs(b1s, b2s, "normal", b1, b2, num)
+    columns = {"b1": np.asarray(b1s), "b2": np.asarray(b2s)}
+    return Axis(columns, _word("normal", b1, b2, num))
 
 
 def level_curve(c: float, low: float, high: float, num: int) -> Axis:
@@ -130,12 +144,13 @@ def level_curve(c: float, low: float, high: float, num: int) -> Axis:
 
     Source: EQUATIONS §2; `ct.theory.level_curve`.
     """
+    _check_finite("level", c, low, high)
     b1s = np.linspace(low, high, _count(num))
     b2s = np.asarray(theory.level_curve(c, b1s))
     if not np.all((b2s > 0) & (b2s < 1)):
         outside = float(b1s[np.argmin((b2s > 0) & (b2s < 1))])
         raise ValueError(f"level:{c:g}: there is no b2 in (0, 1) at b1 = {outside:g}.")
-    return _pairs(b1s, b2s, "level", c, low, high, num)
+    return Axis({"b1": b1s, "b2": b2s}, _word("level", c, low, high, num))
 
 
 _KINDS: dict[str, tuple[Callable[..., Axis], str]] = {
@@ -159,33 +174,27 @@ def parse(text: Any) -> Axis:
         (64, [0.0, 0.1])
     """
     kind, colon, rest = str(text).partition(":")
+    forms = ", ".join(f"{name}:{form}" for name, (_, form) in _KINDS.items())
     if not colon:
-        return explicit(_numbers(text))
+        words = text if isinstance(text, list | tuple) else str(text).split(",")
+        return explicit([_number(word, text, f"numbers with commas, or {forms}") for word in words])
     if kind not in _KINDS:
-        listed = ", ".join(f"{name}:{form}" for name, (_, form) in _KINDS.items())
-        raise ValueError(f"axis {text!r} is unknown: give numbers with commas, or {listed}.")
+        raise ValueError(f"axis {text!r} is unknown: give numbers with commas, or {forms}.")
     make, form = _KINDS[kind]
+    numbers = [_number(word, text, f"{kind}:{form}") for word in rest.split(":")]
     try:
-        return make(*map(_number, rest.split(":")))
+        return make(*numbers)
     except TypeError:
         raise ValueError(f"axis {text!r}: write {kind}:{form}.") from None
 
 
-def _numbers(text: Any) -> list[int | float]:
-    if isinstance(text, list | tuple):
-        return [_number(str(x)) for x in text]
-    return [_number(word) for word in str(text).split(",")]
-
-
-def _number(word: str) -> int | float:
-    try:
-        return int(word)
-    except ValueError:
-        pass
-    try:
-        return float(word)
-    except ValueError:
-        raise ValueError(f"axis: {word.strip()!r} is no number.") from None
+def _number(word: Any, axis: Any, form: str) -> int | float:
+    for number in (int, float):
+        try:
+            return number(str(word))
+        except ValueError:
+            continue
+    raise ValueError(f"axis {axis!r}: {str(word).strip()!r} is no number: write {form}.")
 
 
 def _text(number: Any) -> str:
@@ -193,23 +202,35 @@ def _text(number: Any) -> str:
     return f"{number:g}" if float(f"{number:g}") == number else repr(float(number))
 
 
-def _own(values: np.ndarray, kind: str, *numbers: float) -> Axis:
-    return Axis({OWN: values}, ":".join([kind, *map(_text, numbers)]))
-
-
-def _pairs(b1s: Any, b2s: Any, kind: str, *numbers: float) -> Axis:
-    word = ":".join([kind, *map(_text, numbers)])
-    return Axis({"b1": np.asarray(b1s), "b2": np.asarray(b2s)}, word)
+def _word(kind: str, *numbers: float) -> str:
+    return ":".join([kind, *map(_text, numbers)])
 
 
 def _count(num: int) -> int:
-    if num != int(num) or num < 1:
+    if not math.isfinite(num) or num != int(num) or num < 1:
         raise ValueError(f"axis: num = {num} must be a whole number of at least 1.")
     if num > _MOST:
         raise ValueError(f"axis: num = {num} is more than an axis holds: at most {_MOST}.")
     return int(num)
 
 
-def _positive(kind: str, *numbers: float) -> None:
+def _check_numbers(values: np.ndarray, name: str | None = None) -> None:
+    name = reprlib.repr(values.tolist()) if name is None else name
+    if values.dtype.kind == "U":
+        raise ValueError(f"axis {name} is text: ct.axes.parse reads it.")
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "fiu":
+        raise ValueError(f"axis {name}: give one number at least, in a row.")
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"axis {name} holds a number that is not finite.")
+
+
+def _check_finite(kind: str, *numbers: float) -> None:
+    for number in numbers:
+        if not math.isfinite(number):
+            raise ValueError(f"axis {kind}: {number:g} is not finite.")
+
+
+def _check_positive(kind: str, *numbers: float) -> None:
+    _check_finite(kind, *numbers)
     if min(numbers) <= 0:
         raise ValueError(f"axis {kind}: {min(numbers):g} has no logarithm; keep away from the end.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..decays import RATES, choice
@@ -21,7 +22,7 @@ from ..problems import vanishing_stream
 from ..problems.registry import problem_named
 from .axes import OWN, Axis, parse
 from .grid import Grid, named
-from .panels import STREAM_SCALE, scaled_worst_case
+from .panels import STREAM_SCALE, check_float64, scaled_worst_case
 from .refine import Refine
 from .seeds import Pick, by_seed
 from .sweep import METRICS, Sweep
@@ -114,15 +115,11 @@ def sweep_of(config: SweepConfig) -> Sweep:
     if not varied:
         raise ValueError("Nothing varies: give b1, b2 or another an axis, e.g. linear:0.8:0.99:32.")
     stream, seeds = config.problem in STREAMS, columns["seed"].tolist()
-    for name in ("learning_rate", "eps", "seed") if stream else ():
-        if len(columns[name]) > 1:
-            raise ValueError(f"{name}: updates on {config.problem} do not feel it: leave it out.")
+    if stream:
+        _check_felt(config.problem, varied)
     pick = by_seed(config.problem, seeds) if len(seeds) > 1 and not stream else None
     loss, start = (None, jnp.zeros(1)) if stream else problem_named(config.problem, seeds[0])
     makes = {name: _make(config, name, fixed, pick) for name in config.methods}
-    refine = None
-    if config.refine == "boundary":
-        refine = Refine(config.resolution, config.variable, config.threshold)
     return Sweep(
         makes if len(makes) > 1 else next(iter(makes.values())),
         loss,
@@ -137,7 +134,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         warm_steps=config.warm_steps,
         metrics=tuple(name.strip() for name in config.metrics.split(",")),
         tile=config.tile,
-        refine=refine,
+        refine=_refine(config),
         config=asdict(config),
     ).made_by(sweep_of, config)
 
@@ -180,28 +177,46 @@ def _typed(field: Any, value: Any) -> Any:
     return value
 
 
+def _check_felt(problem: str, varied: Mapping[str, Axis]) -> None:
+    for name in ("learning_rate", "eps", "seed"):
+        if name in varied:
+            raise ValueError(f"{name}: updates on {problem} do not feel it: leave it out.")
+
+
+def _refine(config: SweepConfig) -> Refine | None:
+    if config.refine == "no":
+        return None
+    return Refine(config.resolution, config.variable, config.threshold)
+
+
 def _axes(config: SweepConfig) -> dict[str, Axis]:
-    axes = {}
-    for name in _SWEPT:
-        try:
-            axes[name] = parse(getattr(config, name))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        if set(axes[name].columns) != {OWN}:
+    axes = {name: _axis(config, name) for name in _SWEPT}
+    for name, axis in axes.items():
+        if set(axis.columns) != {OWN}:
             raise ValueError(f"{name} = {getattr(config, name)!r} sets b1 and b2: say --curve.")
-    if axes["seed"].columns[OWN].dtype.kind != "i":
+    seeds = axes["seed"].columns[OWN]
+    if seeds.dtype.kind != "i":
         raise ValueError(f"seed = {config.seed!r}: give whole numbers, or seeds:NUM.")
+    if len(np.unique(seeds)) < len(seeds):
+        raise ValueError(f"seed = {config.seed!r} names one twice: name each once.")
     if not config.curve:
         return axes
     for name in ("b1", "b2"):
         if getattr(config, name) != getattr(SweepConfig, name):
             raise ValueError(f"curve sets b1 and b2: leave {name} = {getattr(config, name)} out.")
-    curve = parse(config.curve)
+    curve = _axis(config, "curve")
     if set(curve.columns) != {"b1", "b2"}:
         raise ValueError(
             f"curve = {config.curve!r}: give normal:B1:B2:NUM or level:C:LOW:HIGH:NUM."
         )
     return {"curve": curve} | {name: a for name, a in axes.items() if name not in ("b1", "b2")}
+
+
+def _axis(config: SweepConfig, name: str) -> Axis:
+    try:
+        return parse(getattr(config, name))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _make(
@@ -222,6 +237,7 @@ def _make(
 
 def _stream_lane(config: SweepConfig, name: str, fixed: Mapping[str, Any]) -> Callable[..., Case]:
     """The update does not feel eps or the learning rate; nor does the stream's scale matter."""
+    check_float64()
     seen = config.warm_steps + config.steps + 1
     vanishing = vanishing_stream(seen, seen // 2, STREAM_SCALE)
 

@@ -14,20 +14,18 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from ..caches import keep_compilations
 from ..ensemble.cores import CORES, XLA_CORES, cpus, xla_threads
-from .execute import PAUSE, Runner, compute_tile
 from .layout import level_folder, level_tiles
+from .local import PAUSE, Runner, compute_tile
 from .provenance import surroundings
 from .stopping import StopRequests
 from .tiles import STATUS, Tiles
-
-if TYPE_CHECKING:
-    from .sweep import Sweep
+from .work import Work
 
 _RETRIES = 3
 _AHEAD = 4
@@ -44,41 +42,54 @@ def on_cluster(workers: int, scheduler: str | None) -> Iterator[Runner]:
 
     **Raises:** `ValueError` where Dask is not installed or no scheduler answers.
     """
+    dask = _dask()
+    with _local(dask, workers) if scheduler is None else _answering(dask, scheduler) as client:
+        yield lambda *job: _run(client, *job)
+
+
+def _dask() -> Any:
     try:
-        from dask.distributed import Client, LocalCluster
+        from dask import distributed
     except ImportError:
         raise ValueError(
             "--workers and --scheduler need Dask: pip install 'ct-adam[distributed]'."
         ) from None
-    if scheduler is None:
-        share = max(1, cpus() // workers)
-        try:
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                dashboard_address=":0",  # any port: several sweeps share a machine
-                silence_logs=50,
-                env={CORES: str(share), XLA_CORES: str(xla_threads())},
-            )
-        except RuntimeError:
-            raise ValueError(
-                "The local Dask cluster did not start. A script must call it below "
-                "`if __name__ == '__main__':`, as every worker imports the script."
-            ) from None
-        with cluster, Client(cluster) as client:
-            yield lambda *job: _run(client, *job)
-        return
+    return distributed
+
+
+@contextmanager
+def _local(dask: Any, workers: int) -> Iterator[Any]:
+    """The client of a cluster of this machine's processes."""
+    share = max(1, cpus() // workers)
     try:
-        by_file = scheduler.endswith(".json")  # as Dask's commands write it for each other
-        where: Any = {"scheduler_file": scheduler} if by_file else {"address": scheduler}
-        client = Client(**where, timeout=_ANSWER)
+        cluster = dask.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=":0",  # any port: several sweeps share a machine
+            silence_logs=50,
+            env={CORES: str(share), XLA_CORES: str(xla_threads())},
+        )
+    except RuntimeError:
+        raise ValueError(
+            "The local Dask cluster did not start. A script must call it below "
+            "`if __name__ == '__main__':`, as every worker imports the script."
+        ) from None
+    with cluster, dask.Client(cluster) as client:
+        yield client
+
+
+def _answering(dask: Any, scheduler: str) -> Any:
+    """The client of a scheduler that has a worker."""
+    by_file = scheduler.endswith(".json")  # as Dask's commands write it for each other
+    where: Any = {"scheduler_file": scheduler} if by_file else {"address": scheduler}
+    try:
+        client = dask.Client(**where, timeout=_ANSWER)
         client.wait_for_workers(1, timeout=_PATIENCE)
     except (OSError, ValueError, TimeoutError) as error:
         raise ValueError(
             f"No Dask scheduler with a worker answers at {scheduler}: {error or 'timeout'}."
         ) from None
-    with client:
-        yield lambda *job: _run(client, *job)
+    return client
 
 
 class _Parcel(NamedTuple):
@@ -93,7 +104,7 @@ class _Parcel(NamedTuple):
 
 
 @contextmanager
-def _packed(sweep: "Sweep", store: Path) -> Iterator[_Parcel]:
+def _packed(sweep: Work, store: Path) -> Iterator[_Parcel]:
     """The sweep as a file of the store, which all workers see: what Dask scatters can be lost with
     the workers that hold it."""
     import cloudpickle
@@ -117,7 +128,7 @@ def _packed(sweep: "Sweep", store: Path) -> Iterator[_Parcel]:
 
 def _run(
     client: Any,
-    sweep: "Sweep",
+    sweep: Work,
     store: Path,
     level: int,
     missing: list[int],
@@ -205,7 +216,7 @@ def _told(error: BaseException, tile: int, store: Path) -> BaseException:
     )
 
 
-_sweeps: OrderedDict[str, "Sweep"] = OrderedDict()
+_sweeps: OrderedDict[str, Work] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -226,7 +237,7 @@ def _opened(store: str, level: int, made: int) -> Tiles:
     return level_tiles(Path(store), level)
 
 
-def _unpacked(parcel: _Parcel) -> "Sweep":
+def _unpacked(parcel: _Parcel) -> Work:
     import cloudpickle
 
     with _lock:

@@ -1,35 +1,27 @@
 """A sweep's tiles, computed one after the other, here or by the workers of a Dask cluster."""
 
-import errno
 import math
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ..progress import Progress
 from .claims import Claims
+from .distributed import on_cluster
 from .layout import level_tiles, make_store
-from .progress import Progress
+from .local import Runner, here
 from .refine import beyond, crossed, doubled
 from .stopping import StopRequests
 from .tiles import Tiles, few
-
-if TYPE_CHECKING:
-    from .sweep import Sweep
-
-Runner = Callable[["Sweep", Path, int, list[int], StopRequests], Iterator[int]]
-"""Computes tiles of a level of a store, and yields each when it is done, until asked to stop."""
-PAUSE = 0.5
-"""Seconds between two looks at tiles that another process has taken."""
+from .work import Work
 
 
 def execute(
-    sweep: "Sweep",
+    sweep: Work,
     store: Path,
     *,
     workers: int = 0,
@@ -54,25 +46,16 @@ def execute(
     **Raises:** `ValueError` for a store of another sweep, `OSError` where it cannot be written,
     `KeyboardInterrupt` where another process asks the store to stop (`ask_to_stop`).
     """
-    if workers < 0:
-        raise ValueError(f"workers = {workers} must not be negative.")
-    if workers and scheduler is not None:
-        raise ValueError("Give workers or a scheduler, not both.")
+    whoever = _runner(workers, scheduler)
     make_store(sweep, store)
     requests = StopRequests(store)
-    cluster: AbstractContextManager[Runner] = nullcontext(_here)
-    if workers or scheduler is not None:
-        from .distributed import on_cluster
-
-        cluster = on_cluster(workers, scheduler)
     tell = progress or (lambda what, done, total: None)
-    with cluster as runner:
+    with whoever as runner:
         classes, done, total = None, 0, 0
         for k in range(len(sweep.levels)):
             tiles, what = level_tiles(store, k), f"level {k}" if k else store.name
-            wanted = list(range(len(tiles.tiling)))
-            if classes is not None:
-                wanted = crossed(classes, _axes(sweep), tiles.tiling)
+            every = [*range(len(tiles.tiling))]
+            wanted = every if classes is None else crossed(classes, _axes(sweep), tiles.tiling)
             missing = _missing(tiles, wanted, notice)
             total += _lanes(tiles, wanted)
             done += _lanes(tiles, wanted) - _lanes(tiles, missing)
@@ -80,14 +63,19 @@ def execute(
             for tile in runner(sweep, store, k, missing, requests):
                 done += _lanes(tiles, [tile])
                 tell(what, done, total)
-            lost = [tile for tile in missing if not tiles.done(tile)]
-            if lost:
-                raise OSError(
-                    f"{len(lost)} tiles of {tiles.folder} were not written, though nobody said "
-                    "why. All finished tiles are kept: run the same again."
-                )
+            _check_written(tiles, missing)
             if sweep.refine is not None:
                 classes = _classes(sweep, store, k, wanted, classes)
+
+
+def _runner(workers: int, scheduler: str | None) -> AbstractContextManager[Runner]:
+    if workers < 0:
+        raise ValueError(f"workers = {workers} must not be negative.")
+    if workers and scheduler is not None:
+        raise ValueError("Give workers or a scheduler, not both.")
+    if workers or scheduler is not None:
+        return on_cluster(workers, scheduler)
+    return nullcontext(here)
 
 
 def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> list[int]:
@@ -110,73 +98,17 @@ def _missing(tiles: Tiles, wanted: list[int], notice: Callable[[str], Any]) -> l
     return sorted(missing, key=lambda tile: tile * 0.6180339887498949 % 1)
 
 
-def _here(
-    sweep: "Sweep", store: Path, level: int, missing: list[int], requests: StopRequests
-) -> Iterator[int]:
-    """This process, tile by tile; a tile is written while the next one is computed. Those that
-    another process has taken are waited for."""
-    tiles = level_tiles(store, level)
-    with Claims(tiles.claims_file) as claims, ThreadPoolExecutor(1) as writer:
-        while missing:
-            busy, written = [], None
-            for tile in missing:
-                requests.check()  # what was computed is being written, and is waited for
-                if not claims.take(tile):
-                    busy.append(tile)
-                    continue
-                values = None if tiles.done(tile) else _timed(sweep, level, tile)
-                if written is not None:
-                    yield written.result()
-                written = writer.submit(_keep, tiles, claims, tile, values)
-            if written is not None:
-                yield written.result()
-            missing = busy
-            if missing:
-                time.sleep(PAUSE)
-
-
-def compute_tile(sweep: "Sweep", tiles: Tiles, level: int, tile: int) -> bool:
-    """Computes a tile and writes it, unless it is done; False if another process has taken it."""
-    with Claims(tiles.claims_file) as claims:
-        if not claims.take(tile):
-            return False
-        # Another may have done it since it was looked for.
-        _keep(tiles, claims, tile, None if tiles.done(tile) else _timed(sweep, level, tile))
-        return True
-
-
-class _Values(NamedTuple):
-    by_name: dict[str, np.ndarray]
-    seconds: float
-
-
-def _timed(sweep: "Sweep", level: int, tile: int) -> _Values:
-    begun = time.perf_counter()
-    values = sweep.compute(level, tile)
-    return _Values(values, time.perf_counter() - begun)
-
-
-def _keep(tiles: Tiles, claims: Claims, tile: int, values: _Values | None) -> int:
-    """Writes a claimed tile, unless it is done already, and frees it."""
-    try:
-        if values is not None:
-            tiles.write(tile, values.by_name)
-            tiles.log(tile, values.seconds)
-    except OSError as error:
-        raise OSError(f"Tile {tile} of {tiles.folder} was not written: {_reason(error)}") from None
-    finally:
-        claims.free(tile)
-    return tile
-
-
-def _reason(error: OSError) -> str:
-    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-    reason = "the disk is full" if full else error.strerror or error
-    return f"{reason}. All finished tiles are kept: mend that and run the same again."
+def _check_written(tiles: Tiles, computed: list[int]) -> None:
+    lost = [tile for tile in computed if not tiles.done(tile)]
+    if lost:
+        raise OSError(
+            f"{len(lost)} tiles of {tiles.folder} were not written, though nobody said why. All "
+            "finished tiles are kept: run the same again."
+        )
 
 
 def _classes(
-    sweep: "Sweep", store: Path, level: int, computed: list[int], parents: np.ndarray | None
+    sweep: Work, store: Path, level: int, computed: list[int], parents: np.ndarray | None
 ) -> np.ndarray:
     """Which cells of a level are beyond the boundary; those not computed are as their parents."""
     refine, tiles = sweep.refine, level_tiles(store, level)
@@ -191,7 +123,7 @@ def _classes(
     return found
 
 
-def _axes(sweep: "Sweep") -> tuple[int, ...]:
+def _axes(sweep: Work) -> tuple[int, ...]:
     assert sweep.refine is not None
     return tuple(sweep.levels[0].dims.index(dim) for dim in sweep.refine.dims)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+import optax
 from jaxtyping import PyTree
 
 from ..decays import check_hyperparameters
@@ -99,7 +100,8 @@ def follow(
 
     **Returns:** a dataset over (flow, step): `error`, largest |difference| over all parameters,
     and `loss`; over step `optimizer_loss`; over flow `max_error`, `rms_error`, `relative_error`
-    (of the distance travelled), `solver_steps`, `evaluations`, `wall_seconds` (compilation
+    (of the distance travelled; infinite where flow or optimizer did not get as far as the other),
+    `distance` (that distance), `solver_steps`, `evaluations`, `wall_seconds` (compilation
     included), `outcome`, and of interpolating flows `trusted` ("yes", "no", or "–" of the others),
     `trust_estimate` (of the relative error), `trust_advice`, `trust_order` and `trust_stride`.
     Both sides are saved at the same whole steps: nothing is interpolated on the discrete side.
@@ -119,19 +121,7 @@ def follow(
     flows = [flow_named(x, optimizer, **_hyperparameters(config), decay=decay) for x in names]
     tell = progress or (lambda label: None)
     tell(config.optimizer)
-    discrete = run(
-        optimizer,
-        problem,
-        params,
-        config.steps,
-        save_steps=saved,
-        warm_steps=config.warm_steps,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        progress=progress is not None,
-    )
-    if discrete.result == OUTCOME.nonfinite_start:
-        raise RunError(OUTCOME[discrete.result])
+    discrete = _discrete(optimizer, config, problem, params, saved, progress is not None)
     rows = []
     try:
         for name, flow in zip(names, flows, strict=True):
@@ -149,6 +139,30 @@ def follow(
 def _hyperparameters(config: FollowConfig) -> dict[str, float]:
     names = ("learning_rate", "b1", "b2", "eps", "weight_decay")
     return {name: getattr(config, name) for name in names}
+
+
+def _discrete(
+    optimizer: optax.GradientTransformation,
+    config: FollowConfig,
+    problem: AbstractProblem,
+    params: PyTree,
+    saved: np.ndarray,
+    progress: bool,
+) -> Trajectory:
+    path = run(
+        optimizer,
+        problem,
+        params,
+        config.steps,
+        save_steps=saved,
+        warm_steps=config.warm_steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        progress=progress,
+    )
+    if path.result == OUTCOME.nonfinite_start:
+        raise RunError(OUTCOME[path.result])
+    return path
 
 
 def _timed(
@@ -189,6 +203,7 @@ def _row(path: Trajectory, discrete: Trajectory, seconds: float) -> dict[str, An
         "max_error": distance.max_error,
         "rms_error": distance.rms_error,
         "relative_error": distance.relative_error,
+        "distance": distance.distance,
         "solver_steps": int(path.stats["num_steps"]),
         "evaluations": -1 if spent is None else int(spent),
         "wall_seconds": seconds,
@@ -217,6 +232,7 @@ _LABELS = {
     "max_error": ("largest error over steps and parameters", "1"),
     "rms_error": ("root mean square error", "1"),
     "relative_error": ("largest error over the distance travelled", "1"),
+    "distance": ("distance that the optimizer travelled", "1"),
     "solver_steps": ("solver steps", "1"),
     "evaluations": ("gradient evaluations", "1"),
     "wall_seconds": ("wall time, compilation included", "s"),
@@ -256,38 +272,3 @@ def _dataset(
         "optimizer_outcome": outcome_name(discrete.result),
     }
     return dataset
-
-
-def describe_following(dataset: "xarray.Dataset") -> str:
-    """The dataset as a table of plain text, a row a flow, and advice where one is not trusted."""
-    wide = max(8, *(len(name) + 2 for name in dataset.flow.values))
-    head = (
-        f"{'flow':<{wide}}{'max error':>12}{'relative':>11}{'rms error':>12}{'solver steps':>14}"
-        f"{'evaluations':>13}{'seconds':>9}  {'trusted':<9}outcome"
-    )
-    about = f"{dataset.attrs['parameters']} parameters; optimizer: "
-    lines = [about + dataset.attrs["optimizer_outcome"], head, "-" * len(head)]
-    if dataset.attrs["interrupted"]:
-        lines.insert(0, "Interrupted: the flows that were done.")
-    for name in dataset.flow.values:
-        row = dataset.sel(flow=name)
-        lines.append(
-            f"{name:<{wide}}{float(row.max_error):>12.3e}{float(row.relative_error):>11.3e}"
-            f"{float(row.rms_error):>12.3e}{int(row.solver_steps):>14}{int(row.evaluations):>13}"
-            f"{float(row.wall_seconds):>9.2f}  {row.trusted.item():<9}{row.outcome.item()}"
-        )
-    return "\n".join(lines + _advice(dataset))
-
-
-def _advice(dataset: "xarray.Dataset") -> list[str]:
-    """A line for each flow that is not trusted, and for one whose order was chosen."""
-    lines = []
-    for name in dataset.flow.values:
-        row = dataset.sel(flow=name)
-        chosen = name.startswith("interpolating-auto")
-        if row.trusted.item() == "no" or chosen:
-            lines.append(
-                f"{name} (order {int(row.trust_order)}, stride {int(row.trust_stride)}, estimated "
-                f"relative error {float(row.trust_estimate):.1e}): {row.trust_advice.item()}"
-            )
-    return lines

@@ -12,7 +12,6 @@ from .axes import OWN, Axis, explicit
 
 Block = tuple[slice, ...]
 
-
 _RESERVED = ("status", "refined", "dynamics", "level", "lane", "parameter", *METRICS)
 
 
@@ -43,7 +42,7 @@ class Grid:
         for dim, given in axes.items():
             if dim in _RESERVED:
                 raise ValueError(f"{dim!r} is a name of the store's own: rename the axis.")
-            axis = given if isinstance(given, Axis) else explicit(np.atleast_1d(given))
+            axis = given if isinstance(given, Axis) else _listed(dim, given)
             for column in named(dim, axis):
                 if column in owner or (column != dim and column in axes):
                     other = owner.get(column, column)
@@ -159,6 +158,13 @@ def slabs(shape: tuple[int, ...], lanes: int) -> tuple[int, ...]:
 def named(dim: str, axis: Axis) -> dict[str, np.ndarray]:
     """The columns of the axis along `dim`."""
     return {name if name != OWN else dim: values for name, values in axis.columns.items()}
+
+
+def _listed(dim: str, values: Any) -> Axis:
+    try:
+        return explicit(np.atleast_1d(values))
+    except ValueError as error:
+        raise ValueError(f"{dim}: {error}") from None
 
 
 def _finer(dim: str, axis: Axis) -> Axis:

@@ -9,14 +9,13 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .metadata import create_tiles, mend_coords
 from .provenance import PROGRAM, origin
 from .store import writable_folder
-from .tiles import REFINED, Tiles, create_tiles, mend_coords
-
-if TYPE_CHECKING:
-    from .sweep import Sweep
+from .tiles import REFINED, STATUS, Tiles
+from .work import Work
 
 FORMAT = 1
 
@@ -30,7 +29,7 @@ def level_folder(store: Path, level: int) -> Path:
     return store / REFINED / str(level) if level else store
 
 
-def make_store(sweep: "Sweep", store: Path) -> None:
+def make_store(sweep: Work, store: Path) -> None:
     """Makes the store of a sweep, or checks that the one that is there is this sweep's.
 
     **Raises:** `AnotherSweepError`, with the difference; `ValueError` for what is no store of a
@@ -74,7 +73,7 @@ def is_sweep(attributes: dict[str, Any]) -> bool:
     return attributes.get("program") == PROGRAM and "format" in attributes
 
 
-def _create(sweep: "Sweep", description: dict[str, Any], store: Path) -> None:
+def _create(sweep: Work, description: dict[str, Any], store: Path) -> None:
     writable_folder(store.parent)
     partial = store.with_name(f".{store.name}.{uuid.uuid4().hex}")
     template = sweep.template
@@ -163,7 +162,7 @@ def _shown(flat: dict[tuple[str, str], Any], key: tuple[str, str]) -> str:
 
 
 def _check_writable(store: Path) -> None:
-    probe = store / "status" / f".{uuid.uuid4().hex}"
+    probe = store / STATUS / f".{uuid.uuid4().hex}"
     try:
         probe.touch()
         probe.unlink()
@@ -186,7 +185,8 @@ def level_tiles(store: Path, level: int) -> Tiles:
             raise KeyError("a variable is gone")
         return tiles
     except OSError as error:
-        raise OSError(f"Cannot read {folder} ({error.strerror}): bring it back.") from None
+        reason = error.strerror or type(error).__name__
+        raise OSError(f"Cannot read {folder} ({reason}): bring it back.") from None
     except Exception as error:
         raise ValueError(
             f"The metadata in {folder} are damaged ({type(error).__name__}): bring them back from "

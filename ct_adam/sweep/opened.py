@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .layout import check_format, is_sweep, level_folder, level_tiles, root_attributes
+from .metadata import damaged_coords
 from .provenance import PROGRAM
 from .refine import flattened
 from .store import read_tree
-from .tiles import Tiles, damaged_coords, few
+from .tiles import STATUS, Tiles, few
 
 if TYPE_CHECKING:
     import xarray
@@ -81,7 +82,7 @@ def _dataset(folder: Path) -> "xarray.Dataset":
     import xarray
 
     dataset = xarray.open_zarr(folder, consolidated=False, chunks=None)
-    dataset = dataset.drop_vars("status", errors="ignore")
+    dataset = dataset.drop_vars(STATUS, errors="ignore")
     coords = [name for name, found in dataset.data_vars.items() if "tiled" not in found.attrs]
     for variable in dataset.variables.values():
         variable.attrs.pop("tiled", None)

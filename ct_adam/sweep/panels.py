@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
@@ -86,6 +87,8 @@ class RegionConfig:
             raise ValueError("optimizer is for a problem of your own: name it with --problem.")
         if not 0 <= self.low < 1:
             raise ValueError(f"low = {self.low} must be in [0, 1).")
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed} must not be negative.")
         for name in ("learning_rate", "eps"):
             if not 0 <= getattr(self, name) < np.inf:
                 value = getattr(self, name)
@@ -141,6 +144,14 @@ def _stream_panel(
     )
 
 
+def check_float64() -> None:
+    """Raises a `ValueError` where numbers of the size `STREAM_SCALE` are infinite."""
+    if not jax.config.jax_enable_x64:
+        raise ValueError(
+            "Streams of a map need float64: jax.config.update('jax_enable_x64', True) before it."
+        )
+
+
 def scaled_worst_case(b1: Any, b2: Any, steps: int, rates: Rates | None) -> GradientStream:
     """The worst case of a flow with these rates, of the optimizer for None."""
     kind = "discrete" if rates is None else "held"
@@ -151,6 +162,8 @@ def scaled_worst_case(b1: Any, b2: Any, steps: int, rates: Rates | None) -> Grad
 
 
 def _worst_case(config: RegionConfig) -> Panel:
+    check_float64()
+
     def stream(side: str, b1: Any, b2: Any) -> AbstractProblem:
         rates = config.rates if side == "flow" else None
         return scaled_worst_case(b1, b2, config.stream_steps + 1, rates)
@@ -159,6 +172,7 @@ def _worst_case(config: RegionConfig) -> Panel:
 
 
 def _vanishing(config: RegionConfig) -> Panel:
+    check_float64()
     steps = config.stream_steps
     shared = vanishing_stream(steps + 1, steps // 2, STREAM_SCALE)
     return _stream_panel("vanishing stream, eps = 0", config, lambda side, b1, b2: shared)

@@ -67,7 +67,10 @@ def _version(name: str) -> str:
 
 
 def git_hash() -> str:
-    """The checkout's commit, with "+changes" where the tree differs; "none" outside of git."""
+    """The checkout's commit, with "+changes" where its code differs; "none" outside of git.
+
+    Code is what git tracks as Python: a figure made anew does not make the next one's code another.
+    """
     root = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -77,9 +80,10 @@ def git_hash() -> str:
         return done.stdout.strip()
 
     try:
+        code = ("--", ":(top)*.py")
         # A package installed below a repository of somebody else's is none of its files.
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        changed = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        changed = "+changes" if git("status", "--porcelain", "--untracked-files=no", *code) else ""
         return git("rev-parse", "--short", "HEAD") + changed
     except (OSError, subprocess.SubprocessError):
         return "none"

@@ -150,24 +150,19 @@ def boundary(
     `beyond` is 0 or 1. With a dimension `seed` also `mean` and `spread` (standard deviation, n − 1)
     over the seeds that have a boundary, and their `count`.
 
-    **Raises:** `ValueError` for a name that the dataset does not have, and for an unfinished sweep.
+    **Raises:** `ValueError` for a name that the dataset does not have, for a variable without a
+    threshold, and for an unfinished sweep.
     """
     import xarray
 
     refined = json.loads(dataset.attrs.get("sweep", "{}")).get("refine") or {}
     if variable is None:
         variable = str(refined.get("variable", "update_slope"))
+    _check_has_boundary(dataset, variable, along)
     if threshold is None and refined.get("variable") == variable:
         threshold = refined["threshold"]
-    if variable not in dataset.data_vars:
-        raise ValueError(f"{variable!r} is no variable here: choose among {[*dataset.data_vars]}.")
-    if along not in dataset.dims:
-        raise ValueError(f"{along!r} is no dimension here: choose among {[*dataset.dims]}.")
-    done, tiles = (dataset.attrs.get(name, 0) for name in ("tiles_done", "tiles"))
-    if done < tiles:
-        raise ValueError(
-            f"{done} of {tiles} tiles are done: a gap is no boundary; finish the sweep."
-        )
+    if threshold is None and variable != "update_slope":
+        raise ValueError(f"threshold: say where the boundary of {variable} lies.")
     dataset = dataset.sortby(along)
     level = 1 / dataset.attrs["steps"] if threshold is None else threshold
     values = dataset[variable].transpose(..., along)
@@ -193,6 +188,20 @@ def boundary(
         found["spread"] = found.boundary.std("seed", ddof=1)
         found["count"] = found.boundary.count("seed")
     return found
+
+
+def _check_has_boundary(dataset: "xarray.Dataset", variable: str, along: str) -> None:
+    if variable not in dataset.data_vars:
+        raise ValueError(f"{variable!r} is no variable here: choose among {[*dataset.data_vars]}.")
+    if along not in dataset.dims:
+        raise ValueError(f"{along!r} is no dimension here: choose among {[*dataset.dims]}.")
+    if dataset.sizes[along] < 2:
+        raise ValueError(f"{along!r} has one value: a boundary lies between two.")
+    done, tiles = (dataset.attrs.get(name, 0) for name in ("tiles_done", "tiles"))
+    if done < tiles:
+        raise ValueError(
+            f"{done} of {tiles} tiles are done: a gap is no boundary; finish the sweep."
+        )
 
 
 def _half_widths(dataset: "xarray.Dataset", values: "xarray.DataArray") -> np.ndarray:

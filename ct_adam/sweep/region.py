@@ -11,12 +11,12 @@ from jaxtyping import PyTree
 
 from ..decays import Rates
 from ..ensemble.reductions import largest
+from ..progress import Progress
 from ..simulate import OUTCOME, RunError
 from ..theory import stability_boundary, update_bound
-from . import axes
+from .axes import cells
 from .grid import Grid
 from .panels import Panel, RegionConfig, panels_of
-from .progress import Progress
 from .provenance import provenance
 from .sweep import Sweep
 
@@ -62,9 +62,9 @@ def region(
             if progress is not None:
                 progress(name, before + done, total)
 
-        cells = axes.cells(config.low, 1, panel.cells)
+        axis = cells(config.low, 1, panel.cells)
         store = folder / f"{name}.zarr"
-        nodes[name] = panel_map(panel, Grid(b1=cells, b2=cells), config.rates, store, tell)
+        nodes[name] = panel_map(panel, Grid(b1=axis, b2=axis), config.rates, store, tell)
         before += len(SIDES) * panel.cells**2
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
@@ -102,11 +102,23 @@ def _labelled(panel: Panel, swept: "xarray.Dataset", rates: Rates) -> "xarray.Da
     dims = ("side", "b1", "b2")
     dataset = swept.drop_vars("saved").drop_attrs(deep=False)
     dataset.attrs = {"title": panel.title, "steps": panel.steps, "optimizer": panel.optimizer}
+    answered, unstable = _judged(panel, swept)
+    dataset["answered"] = (dims, answered, {"long_name": "lane reached its end with a number"})
+    dataset["unstable"] = (dims, unstable, {"long_name": "slope of ln ‖u‖_∞ above 1/steps"})
+    log_bound, boundary = _theory(panel, swept.b1.values, swept.b2.values, rates)
+    label = {"long_name": "ln of the largest update that theory allows", "units": "1"}
+    dataset["log_bound"] = (dims, log_bound, label)
+    label = {"long_name": "second-moment decay b2 at the boundary", "units": "1"}
+    dataset["boundary"] = (("side", "b1"), boundary, label)
+    return dataset
+
+
+def _judged(panel: Panel, swept: "xarray.Dataset") -> tuple[np.ndarray, np.ndarray]:
+    """Which lanes have an answer, and which of them are unstable."""
     # An update that underflowed to 0 was too small for floating point, not stable.
     tiny = np.finfo(float).tiny
     fine = (swept.outcome.values == _SUCCESSFUL) & (swept.saved.values > tiny)
     answered = fine & np.isfinite(swept.update_slope.values)
-    dataset["answered"] = (dims, answered, {"long_name": "lane reached its end with a number"})
     unstable = answered & (swept.update_slope.values > 1 / panel.steps)
     if panel.problem is None:
         # A stream's flow knows m to rtol of √v a solver step; what is left of it once its mode has
@@ -114,27 +126,25 @@ def _labelled(panel: Panel, swept: "xarray.Dataset", rates: Rates) -> "xarray.Da
         noise = 10 * json.loads(swept.attrs["sweep"])["rtol"]
         of_flow = (swept.side == "flow").values[:, None, None]
         unstable &= ~of_flow | (swept.saved.values > noise)
-    dataset["unstable"] = (dims, unstable, {"long_name": "slope of ln ‖u‖_∞ above 1/steps"})
+    return answered, unstable
+
+
+def _theory(
+    panel: Panel, b1s: np.ndarray, b2s: np.ndarray, rates: Rates
+) -> tuple[np.ndarray, np.ndarray]:
+    """By side the logarithm of the bound at each pair, and the boundary's b2 at each b1."""
     # "flow" also where the stream is held: between whole steps a held one exceeds its own bound.
-    kinds = {"optimizer": "discrete", "flow": "flow"}
-    b1, b2 = np.meshgrid(swept.b1.values, swept.b2.values, indexing="ij")
+    kinds: dict[str, Any] = {"optimizer": "discrete", "flow": "flow"}
+    b1, b2 = np.meshgrid(b1s, b2s, indexing="ij")
     # u(s) of a flow has seen s + 1 gradients; the optimizer's last update is that of step n - 1.
     seen = {"optimizer": panel.steps, "flow": panel.steps + 1}
     bounds = [
-        np.asarray(update_bound(b1, b2, seen[m], kinds[m], rates, log=True))  # pyright: ignore[reportArgumentType]
-        for m in SIDES
+        np.asarray(update_bound(b1, b2, seen[side], kinds[side], rates, log=True)) for side in SIDES
     ]
     if panel.optimizer != "Adam":
         bounds[0] = np.full_like(bounds[0], np.inf)  # theory has none for it
-    label = {"long_name": "ln of the largest update that theory allows", "units": "1"}
-    dataset["log_bound"] = (dims, np.stack(bounds), label)
-    edges = [
-        np.asarray(stability_boundary(swept.b1.values, kinds[m], rates))  # pyright: ignore[reportArgumentType]
-        for m in SIDES
-    ]
-    label = {"long_name": "second-moment decay b2 at the boundary", "units": "1"}
-    dataset["boundary"] = (("side", "b1"), np.stack(edges), label)
-    return dataset
+    edges = [np.asarray(stability_boundary(b1s, kinds[side], rates)) for side in SIDES]
+    return np.stack(bounds), np.stack(edges)
 
 
 _START = int(OUTCOME.nonfinite_start._value)  # pyright: ignore[reportAttributeAccessIssue]

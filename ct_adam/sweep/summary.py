@@ -1,4 +1,4 @@
-"""A region map in words: where measurement and theory agree, and the worst cells."""
+"""Results in words: a region map beside theory with its worst cells, and how well flows follow."""
 
 import json
 import math
@@ -104,3 +104,38 @@ def describe(tree: "xarray.DataTree") -> str:
         "distance\nin b2 of a cell that is not. Losses are bounded, not predicted, by theory."
     )
     return "\n".join(lines)
+
+
+def describe_following(dataset: "xarray.Dataset") -> str:
+    """The dataset as a table of plain text, a row a flow, and advice where one is not trusted."""
+    wide = max(8, *(len(name) + 2 for name in dataset.flow.values))
+    head = (
+        f"{'flow':<{wide}}{'max error':>12}{'relative':>11}{'rms error':>12}{'solver steps':>14}"
+        f"{'evaluations':>13}{'seconds':>9}  {'trusted':<9}outcome"
+    )
+    about = f"{dataset.attrs['parameters']} parameters; optimizer: "
+    lines = [about + dataset.attrs["optimizer_outcome"], head, "-" * len(head)]
+    if dataset.attrs["interrupted"]:
+        lines.insert(0, "Interrupted: the flows that were done.")
+    for name in dataset.flow.values:
+        row = dataset.sel(flow=name)
+        lines.append(
+            f"{name:<{wide}}{float(row.max_error):>12.3e}{float(row.relative_error):>11.3e}"
+            f"{float(row.rms_error):>12.3e}{int(row.solver_steps):>14}{int(row.evaluations):>13}"
+            f"{float(row.wall_seconds):>9.2f}  {row.trusted.item():<9}{row.outcome.item()}"
+        )
+    return "\n".join(lines + _advice(dataset))
+
+
+def _advice(dataset: "xarray.Dataset") -> list[str]:
+    """A line for each flow that is not trusted, and for one whose order was chosen."""
+    lines = []
+    for name in dataset.flow.values:
+        row = dataset.sel(flow=name)
+        chosen = name.startswith("interpolating-auto")
+        if row.trusted.item() == "no" or chosen:
+            lines.append(
+                f"{name} (order {int(row.trust_order)}, stride {int(row.trust_stride)}, estimated "
+                f"relative error {float(row.trust_estimate):.1e}): {row.trust_advice.item()}"
+            )
+    return lines

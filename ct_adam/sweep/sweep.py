@@ -1,7 +1,6 @@
 """`ct.Sweep`: an ensemble over a grid, kept on disk tile by tile."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -15,11 +14,14 @@ from jaxtyping import PyTree
 from ..ensemble.prepared import Prepared, prepared
 from ..problems import AbstractProblem
 from ..problems.base import Loss
+from ..progress import Progress, progress_bar
 from ..simulate.trajectory import Save
-from .grid import Grid, Tiling, slabs
-from .progress import Progress, lane_bar
+from .execute import execute
+from .grid import Grid, slabs
+from .opened import open as open_store
 from .provenance import surroundings
 from .refine import Refine
+from .work import Level
 
 if TYPE_CHECKING:
     import xarray
@@ -85,14 +87,12 @@ class Sweep:
             raise ValueError(f"tile = {self.tile} lanes must be a whole number of at least 1.")
         if isinstance(self.metrics, str) or not self.metrics:
             raise ValueError(f"metrics = {self.metrics!r}: give a tuple of one name at least.")
+        if not isinstance(self.grid, Grid):
+            raise ValueError(
+                f"grid is a {type(self.grid).__name__}: give a ct.Grid, as ct.Grid(b1=[0.5, 0.9])."
+            )
         if self.refine is not None:
-            self.refine.grids(self.grid)
-            if self.refine.variable not in self.metrics:
-                raise ValueError(
-                    f"refine: {self.refine.variable!r} is not among the metrics {self.metrics}."
-                )
-            if self.refine.variable == "final_params":
-                raise ValueError("refine: final_params are many numbers a lane: take another.")
+            _check_refinable(self.refine, self.grid, self.metrics)
         if isinstance(self.make, Mapping) and not self.make:
             raise ValueError("make names no method: give one at least.")
         for ensemble in self.ensembles.values():
@@ -143,12 +143,13 @@ class Sweep:
         return {name: ensemble.engine_for(lanes) for name, ensemble in self.ensembles.items()}
 
     @cached_property
-    def levels(self) -> list["Level"]:
+    def levels(self) -> list[Level]:
         """The grids to compute: one, or those of the refinement."""
         if self.refine is None:
             tile = slabs(self.grid.shape, self._tile_lanes())
-            return [self._level(self.grid, tile)]
-        return [self._level(g, self.refine.tile_of(g)) for g in self.refine.grids(self.grid)]
+            return [Level(self.grid, tile, self.methods)]
+        grids = self.refine.grids(self.grid)
+        return [Level(grid, self.refine.tile_of(grid), self.methods) for grid in grids]
 
     @cached_property
     def templates(self) -> dict[str, tuple["xarray.Dataset", str]]:
@@ -218,16 +219,13 @@ class Sweep:
         - `progress`: whether to show how far it is and the time left, or who is told.
         - `options`: `workers`, `scheduler` and `notice` of `ct_adam.sweep.execute.execute`.
         """
-        from . import opened
-        from .execute import execute
-
         if progress is True:
-            with lane_bar() as bar:
+            with progress_bar("lane") as bar:
                 execute(self, Path(store), progress=bar, **options)
         else:
             execute(self, Path(store), progress=progress or None, **options)
         # What was kept was looked through, what is fresh is checked when it is read.
-        return opened.open(store, check=False)  # pyright: ignore[reportReturnType]
+        return open_store(store, check=False)  # pyright: ignore[reportReturnType]
 
     def _tile_lanes(self) -> int:
         if self.tile is not None:
@@ -236,8 +234,15 @@ class Sweep:
         least, most = min(_TILE_GPU if on_gpu else _TILE[name] for name in self.engines.values())
         return min(max(-(-self.grid.size // _TILES), least), most)
 
-    def _level(self, grid: Grid, tile: tuple[int, ...]) -> "Level":
-        return Level(grid, tile, self.methods)
+
+def _check_refinable(refine: Refine, grid: Grid, metrics: tuple[str, ...]) -> None:
+    if not isinstance(refine, Refine):
+        raise ValueError(f"refine = {refine!r}: give a ct.Refine, as ct.Refine(resolution=1e-3).")
+    refine.grids(grid)
+    if refine.variable not in metrics:
+        raise ValueError(f"refine: {refine.variable!r} is not among the metrics {metrics}.")
+    if refine.variable == "final_params":
+        raise ValueError("refine: final_params are many numbers a lane: take another.")
 
 
 def _moot(name: str, engines: Mapping[str, str]) -> bool:
@@ -251,38 +256,3 @@ def _columns(table: "xarray.Dataset") -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def _assembled(values: dict[str, Any]) -> Sweep:
     return Sweep(**values)
-
-
-@dataclass(frozen=True, eq=False)
-class Level:
-    """A grid of lanes, tiled; methods are a further axis in front."""
-
-    grid: Grid
-    tile: tuple[int, ...]
-    methods: tuple[str, ...] | None
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        return self.grid.dims if self.methods is None else ("dynamics", *self.grid.dims)
-
-    @property
-    def tiling(self) -> Tiling:
-        if self.methods is None:
-            return Tiling(self.grid.shape, self.tile)
-        return Tiling((len(self.methods), *self.grid.shape), (1, *self.tile))
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.tiling.shape)
-
-    def lanes(self, points: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
-        """The method, and the lanes, at points of one method."""
-        lanes = self.grid.lanes(points % self.grid.size)
-        method = "" if self.methods is None else self.methods[int(points[0]) // self.grid.size]
-        return method, lanes
-
-    def coords(self) -> dict[str, Any]:
-        method = (
-            {} if self.methods is None else {"dynamics": ("dynamics", np.array(self.methods), {})}
-        )
-        return method | self.grid.coords()

@@ -8,18 +8,14 @@ import json
 import os
 import socket
 import threading
-import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .grid import Tiling
-
-if TYPE_CHECKING:
-    import xarray
 
 STATUS = "status"
 REFINED = "refined"
@@ -27,8 +23,6 @@ DONE = 1
 _WRITING = threading.Lock()
 """Claims hold between processes; two threads of one that write the same chunk would take each
 other's temporary file."""
-_FLAT: Any = {"name": "default", "separator": "."}
-"""One folder a variable: a folder a row of tiles costs as much as the files in it."""
 
 
 class Tiles:
@@ -103,7 +97,7 @@ class Tiles:
 
     def done(self, tile: int) -> bool:
         """Whether its status says so; False also where the status is damaged."""
-        return _checked(self._path(STATUS, tile)) == bytes([DONE])
+        return checked(self._path(STATUS, tile)) == bytes([DONE])
 
     def state(self, tile: int) -> str:
         """`"done"`, `"missing"`, or `"damaged"`: a status, or a chunk, whose checksum is wrong."""
@@ -111,7 +105,7 @@ class Tiles:
         if not os.path.exists(status):
             return "missing"
         chunks = (self._path(name, tile) for name in self._arrays)
-        fine = self.done(tile) and all(_checked(path) is not None for path in chunks)
+        fine = self.done(tile) and all(checked(path) is not None for path in chunks)
         return "done" if fine else "damaged"
 
     def states(self, tiles: Iterable[int]) -> dict[int, str]:
@@ -139,7 +133,7 @@ def few(names: Iterable[Any]) -> str:
     return f"{'tiles' if len(words) > 1 else 'tile'} {', '.join(words[:8])}{more}"
 
 
-def _checked(path: str) -> bytes | None:
+def checked(path: str) -> bytes | None:
     """A chunk without its checksum; None if it is missing or damaged."""
     import google_crc32c
 
@@ -150,144 +144,3 @@ def _checked(path: str) -> bytes | None:
         return None
     body, checksum = content[:-4], content[-4:]
     return body if checksum == google_crc32c.value(body).to_bytes(4, "little") else None
-
-
-def create_tiles(
-    folder: Path,
-    template: "xarray.Dataset",
-    coords: Mapping[str, tuple[str, np.ndarray, dict[str, str]]],
-    dims: tuple[str, ...],
-    tiling: Tiling,
-    attrs: Mapping[str, Any],
-) -> None:
-    """Writes a group's metadata and coordinates: every file that is not a tile's.
-
-    `template`: a table over `lane`, whose variables get the grid's dimensions in its place.
-    """
-    import zarr
-
-    if folder.parent.name == REFINED and not folder.parent.exists():
-        zarr.create_group(folder.parent, zarr_format=3)
-    group = zarr.create_group(folder, zarr_format=3, attributes=dict(attrs))
-    for name, (dim, values, label) in coords.items():
-        _write_coord(group, name, dim, values, label)
-    if "parameter" in template.coords:
-        _write_names(group, "parameter", template["parameter"].values)
-    for name, variable in template.data_vars.items():
-        if "/" in str(name):
-            raise ValueError(
-                f"save: {str(name).removeprefix('saved_')!r} cannot be a name on disk."
-            )
-        further = variable.shape[1:]
-        group.create_array(
-            str(name),
-            shape=(*tiling.shape, *further),
-            chunks=(*tiling.tile, *further),
-            dtype=variable.dtype,
-            fill_value=_nothing(variable.dtype),
-            dimension_names=(*dims, *map(str, variable.dims[1:])),
-            attributes={**_attributes(variable.attrs), "tiled": True},
-            compressors=_codecs(variable.dtype),
-            chunk_key_encoding=_FLAT,
-        )
-    group.create_array(
-        STATUS,
-        shape=tiling.counts,
-        chunks=(1,) * len(dims),
-        dtype="uint8",
-        fill_value=0,
-        dimension_names=tuple(f"{dim}_tile" for dim in dims),
-        attributes={"flag_values": [0, DONE], "flag_meanings": "missing done"},
-        compressors=_codecs(np.dtype(float)),
-        chunk_key_encoding=_FLAT,
-    )
-    (folder / STATUS / "claims.lock").touch()
-
-
-def _write_coord(
-    group: Any, name: str, dim: str, values: np.ndarray, label: Mapping[str, str]
-) -> None:
-    if values.dtype.kind == "U":
-        return _write_names(group, name, values)
-    import zarr
-
-    with zarr.config.set({"array.write_empty_chunks": True}):  # one of nothing but 0 is no gap
-        array = group.create_array(
-            name,
-            shape=values.shape,
-            chunks=values.shape,
-            dtype=values.dtype,
-            dimension_names=(dim,),
-            attributes=dict(label),
-            compressors=_codecs(np.dtype(float)),
-            chunk_key_encoding=_FLAT,
-            overwrite=True,
-        )
-        array[:] = values
-    return None
-
-
-def mend_coords(folder: Path, coords: Mapping[str, tuple[str, np.ndarray, dict[str, str]]]) -> None:
-    """Writes those coordinates again that are not as they should be."""
-    import zarr
-
-    group = zarr.open_group(folder, mode="r+", zarr_format=3)
-    for name, (dim, values, label) in coords.items():
-        try:
-            array: Any = group[name]
-            there = np.asarray(array[:])
-        except Exception:  # whatever a damaged file makes zarr raise
-            there = None
-        if there is None or not np.array_equal(there.astype(values.dtype), values):
-            _write_coord(group, name, dim, values, label)
-
-
-def damaged_coords(folder: Path, names: Iterable[str]) -> list[str]:
-    """Those coordinates of which a file is missing or has a wrong checksum."""
-    found = []
-    for name in names:
-        there = (folder / name / "zarr.json").exists()
-        checked = name == "dynamics" or _checked(f"{folder}/{name}/c.0") is not None
-        if not (there and checked):
-            found.append(name)
-    return found
-
-
-def _write_names(group: Any, name: str, values: np.ndarray) -> None:
-    with warnings.catch_warnings():
-        # zarr warns that strings are not yet in its specification.
-        warnings.simplefilter("ignore")
-        array = group.create_array(
-            name,
-            shape=values.shape,
-            dtype=str,
-            chunks=values.shape,
-            dimension_names=(name,),
-            overwrite=True,
-        )
-        array[:] = values.astype(object)
-
-
-def _codecs(dtype: np.dtype) -> list[Any]:
-    """The checksum last: it is that of the bytes on disk. The digits of measured numbers do not
-    compress."""
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-
-    return [Crc32cCodec()] if dtype.kind == "f" else [ZstdCodec(level=1), Crc32cCodec()]
-
-
-def _nothing(dtype: np.dtype) -> Any:
-    """What stands where no tile is yet."""
-    return {"f": np.nan, "i": -1}.get(dtype.kind, 0)
-
-
-def _attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Of JSON's types; an enumeration gets a name for what is not done."""
-    plain = {
-        str(name): value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in attrs.items()
-    }
-    if "flag_values" in plain:
-        plain["flag_values"] = [*plain["flag_values"], -1]
-        plain["flag_meanings"] += " not_done"
-    return plain
