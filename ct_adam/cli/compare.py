@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import tyro
 from .. import plotting, sweep
 from ..flows.registry import describe_flows
 from ..sweep import FollowConfig
+from .told import tell
 
 
 def compare(
@@ -35,7 +35,7 @@ def compare(
     folder = sweep.writable_folder(out)
     store = folder / "compare.zarr"
     sweep.check_replaceable(store)
-    dataset = sweep.follow(config, lambda label: print(f"running {label} …", file=sys.stderr))
+    dataset = sweep.follow(config, lambda label: tell("compare", f"running {label} …"))
     sweep.write_dataset(dataset, store)
     paths = plotting.save_figure(
         plotting.following_figure(dataset), folder / "compare", dataset.attrs

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from .. import __version__
+from .._version import __version__
 
 EXIT_CODES = {0: "done", 2: "bad input, told in a sentence", 130: "stopped by Ctrl-C"}
 
@@ -25,15 +25,18 @@ def front_page() -> str:
         lines += [f"  {name:<9}{purpose}"] + (
             [f"           ct-adam {name} {flags}"] if flags else []
         )
-    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     lines += ["", "ct-adam COMMAND --help explains one; --json prints for machines."]
     lines += ["Completion: ct-adam --tyro-print-completion bash (or zsh, tcsh)."]
-    lines += textwrap.wrap(f"Exit codes: {codes}.", 80)
-    return "\n".join(lines)
+    return "\n".join([*lines, *textwrap.wrap(_exit_codes(), 80)])
 
 
-def with_example(name: str, text: str) -> str:
-    """A command's help with its example below the first sentence."""
+def help_text(name: str, text: str) -> str:
+    """A command's help: its example below the first sentence, the exit codes at the end."""
     first, _, rest = text.partition("\n\n")
-    flags = EXAMPLES[name][0]
-    return f"{first}\n\nExample: ct-adam {name} {flags}\n\n{rest}" if flags else text
+    example = f"Example: ct-adam {name} {EXAMPLES[name][0]}".rstrip()
+    return "\n\n".join(part for part in (first, example, rest, _exit_codes()) if part)
+
+
+def _exit_codes() -> str:
+    codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    return f"Exit codes: {codes}."

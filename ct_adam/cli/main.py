@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..ensemble.cores import XLA_CORES
-from .front_page import front_page
+from .front_page import EXAMPLES, front_page
 from .parse import parsed, print_completion
+from .told import tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..simulate import RunError
 
     keep_compilations()
+    command = words[0] if words[0] in EXAMPLES else ""
     try:
         if words[0].startswith("--tyro-"):
             return print_completion(words)
@@ -35,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, RunError, OSError) as error:
         if os.environ.get("CT_ADAM_TRACEBACK"):
             raise
-        print(f"ct-adam: {error}", file=sys.stderr)
+        tell(command, str(error))
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"ct-adam: {str(stopped) or 'stopped; no file was changed.'}", file=sys.stderr)
+        tell(command, str(stopped) or "stopped; no file was changed.")
         return 130
     return 0
 

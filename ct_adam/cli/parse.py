@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import Any
 
-from .front_page import EXAMPLES, with_example
+from .front_page import EXAMPLES, help_text
+
+_NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 
 
 def parsed(words: Sequence[str]) -> Callable[[], None]:
@@ -31,7 +33,7 @@ def parsed(words: Sequence[str]) -> Callable[[], None]:
             return tyro.cli(
                 _deferred(command),
                 prog=f"ct-adam {name}",
-                description=with_example(name, text),
+                description=help_text(name, text),
                 args=flags,
             )
     except SystemExit as refused:
@@ -75,10 +77,26 @@ def _sentence(box: str) -> str:
     # Its blocks, the first of which is a title, have rules between them (of ASCII where the
     # terminal knows no more).
     blocks = re.split(r"[─-]{5,}", re.sub("[│╭╮╰╯]", " ", box))
-    _, wrong, *hints = (" ".join(block.split()) for block in blocks if block.strip())
+    _, told, *rest = (block for block in blocks if block.strip())
+    wrong, *hints = (" ".join(block.split()) for block in (told, *rest))
     wrong = wrong.rstrip(".")
+    if wrong.startswith("Missing from "):
+        # Flags stand further left than what is said of them.
+        flags = re.findall(r"^[ |]{1,7}(--[\w-]+) ", told, re.MULTILINE)
+        wrong = f"Give {' and '.join(flags)}" if flags else wrong
+    if empty := re.match(r"Missing value for argument '(--[\w-]+)'", wrong):
+        wrong = f"{empty[1]} needs a value"
     for hint in hints:
-        meant = re.match(r"Perhaps you meant: (--[\w-]+)", hint)
-        if meant:
+        if meant := re.match(r"Perhaps you meant: (--[\w-]+)", hint):
             return f"{wrong}; did you mean {meant[1]}?"
+        wanted = re.match(r"Argument helptext: (--[\w-]+) \S*?(INT|FLOAT)\b", hint)
+        if wanted and (given := _given(wrong)):
+            return f"{wanted[1]} = {given} must be {_NUMBERS[wanted[2]]}."
     return f"{wrong}."
+
+
+def _given(wrong: str) -> str:
+    """The words that could not be read, out of Python's own complaint; "" where it has none."""
+    found = re.search(r"(?:from|arguments:) \[(.*?)\]|: ('.*')$", wrong)
+    words = (found[1] or found[2]).split(", ") if found else []
+    return " ".join(word.strip("'\"") for word in words)

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import tyro
 
 from .. import plotting, sweep
+from ..progress import progress_bar
 from ..simulate import RunError
 from ..sweep import RegionConfig
 from ..sweep.layout import AnotherSweepError
-from ..sweep.progress import lane_bar
 
 
 def region(
@@ -44,14 +44,15 @@ def region(
         print(json.dumps(sweep.region_summary(tree)))
         return
     print(sweep.describe(tree))
-    print(f"\nWrote {store}, {', '.join(str(path) for path in paths)} in {_seconds(tree)} s.")
+    seconds = f"{tree.attrs['wall_seconds']:.0f} s"
+    print(f"\nWrote {store}, {', '.join(map(str, paths))} in {seconds}.")
 
 
 def _measured(config: RegionConfig, tiles: Path) -> Any:
     """The map, its tiles kept until it is written; those of changed code are made anew."""
     reached = (0, 0)
     try:
-        with lane_bar() as bar:
+        with progress_bar("lane") as bar:
 
             def tell(what: str, done: int, total: int) -> None:
                 nonlocal reached
@@ -63,7 +64,7 @@ def _measured(config: RegionConfig, tiles: Path) -> Any:
         shutil.rmtree(tiles)
         return _measured(config, tiles)
     except RunError:
-        shutil.rmtree(tiles)  # nothing is worth to be kept
+        shutil.rmtree(tiles)  # nothing in them is worth keeping
         raise
     except KeyboardInterrupt:
         done, total = reached
@@ -72,7 +73,3 @@ def _measured(config: RegionConfig, tiles: Path) -> Any:
             if done
             else "stopped before the first tile."
         ) from None
-
-
-def _seconds(tree: Any) -> str:
-    return f"{tree.attrs['wall_seconds']:.0f}"

@@ -1,23 +1,23 @@
 """`ct-adam report`: stability maps that one can touch, as one page that works offline."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from ..progress import progress_bar
 from ..report import GrowingStores, coarse_trajectories, document, read_gallery, read_maps, render
 from ..report.page import check_installed
-from ..sweep.progress import lane_bar
 from ..sweep.store import writable_folder
+from .told import tell
 
 _LARGE = 10_000_000
 
 
 def report(
-    stores: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="STORE …")],
     out: Path = Path("report.html"),
     figures: Path | None = None,
     trajectories: int = 8,
@@ -52,7 +52,7 @@ def report(
         raise ValueError(f"{out} is a folder: name a file with --out, such as report.html.")
     maps = read_maps(stores)
     gallery = read_gallery(figures) if figures is not None else []
-    with lane_bar() as bar:
+    with progress_bar("lane") as bar:
         runs = [coarse_trajectories(found, trajectories, own_code, bar) for found in maps]
     html = render(document(maps, runs), gallery)
     _write(out, html)
@@ -72,7 +72,7 @@ def _serve(stores: Sequence[Path], figures: Path | None, port: int) -> None:
 
     gallery = read_gallery(figures) if figures is not None else []
     with PageServer(GrowingStores(stores), gallery, port) as server:
-        print("Serving to this machine alone, until Ctrl-C:", file=sys.stderr)
+        tell("report", "serving to this machine alone, until Ctrl-C:")
         print(server.address, flush=True)
         try:
             server.serve_forever()

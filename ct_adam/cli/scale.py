@@ -5,7 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from ..theory import scaling
+from ..theory import advise_scaling
+from ..theory.scaling import Rule
 
 
 def scale(
@@ -17,7 +18,7 @@ def scale(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     steps: int = 1000,
-    rule: scaling.Rule = "square_root",
+    rule: Rule = "square_root",
     noise_to_signal: float | None = None,
     json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -42,7 +43,7 @@ def scale(
         json_: print one flat JSON object in place of text; null is a decay that no number does, or
             what was not given
     """
-    advice = scaling.advise_scaling(
+    advice = advise_scaling(
         batch_from,
         batch_to,
         learning_rate=learning_rate,

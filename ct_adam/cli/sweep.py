@@ -2,14 +2,13 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tqdm import tqdm
 
 from ..sweep import opened
 from ..sweep.configured import SweepConfig, config_from, read_config, sweep_of
@@ -17,6 +16,9 @@ from ..sweep.layout import is_sweep, root_attributes
 from ..sweep.pilot import describe_estimate, estimate
 from ..sweep.report import describe_sweep, summary
 from ..sweep.store import writable_folder
+from .told import tell
+
+_note = partial(tell, "sweep")
 
 
 def defaults(argv: Sequence[str]) -> tuple[SweepConfig, Path]:
@@ -98,10 +100,6 @@ def command(argv: Sequence[str]) -> Any:
             print(f"\nWrote {out}" + (f" and {netcdf}." if netcdf is not None else "."))
 
     return sweep
-
-
-def _note(sentence: str) -> None:
-    tqdm.write(f"ct-adam: {sentence}", file=sys.stderr)  # beside the bar
 
 
 def _stopped(store: Path) -> str:

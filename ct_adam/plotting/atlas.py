@@ -4,16 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .square import (
-    NO_ANSWER,
-    UPDATE_LABEL,
-    draw_boundaries,
-    draw_square,
-    edges,
-    outline,
-    square_legend,
-    update_norm,
-)
+from .square import NO_ANSWER, UPDATE_LABEL, draw_map, square_legend, update_norm
 from .style import OKABE_ITO, PAGE, style
 
 if TYPE_CHECKING:
@@ -29,6 +20,8 @@ _STREAMS = {
 }
 _ROWS = {"optimizer": "discrete", "flow": "ODE, log rates"}
 _UNSTABLE, _LOW = OKABE_ITO["vermilion"], OKABE_ITO["blue"]
+_WIDTH = 1.1
+"""Of the outlines, in points."""
 _VERDICTS = {
     "predicts": OKABE_ITO["green"],
     "only bounds": OKABE_ITO["sky"],
@@ -85,13 +78,14 @@ def _maps(figure: Any, tree: "xarray.DataTree") -> None:
     norm, mesh = update_norm(), None
     for column, (name, panel) in enumerate(streams.items()):
         for row, side in enumerate(_ROWS):
-            mesh = _map(axes[row, column], panel.sel(side=side), norm, "unstable", _UNSTABLE)
+            mesh = draw_map(axes[row, column], panel.sel(side=side), norm, width=_WIDTH)
         about = f"{_STREAMS[name]}, {panel.sizes['b1']}² pairs"
         axes[0, column].set_title("\n".join(["" if column else "(a) streams", about]), fontsize=7)
     for column, rate in enumerate(rates):
         panel = quadratic.sel(learning_rate=rate)
         for row, side in enumerate(_ROWS, 2):
-            mesh = _map(axes[row, column], panel.sel(side=side), norm, "low_loss", _LOW)
+            axis = axes[row, column]
+            mesh = draw_map(axis, panel.sel(side=side), norm, "low_loss", _LOW, _WIDTH)
         about = f"η = {rate:g}, {int(panel.steps)} steps"
         title = "" if column else f"(b) quadratic, {panel.sizes['b1']}² pairs"
         axes[2, column].set_title("\n".join([title, about]), fontsize=7)
@@ -105,16 +99,8 @@ def _maps(figure: Any, tree: "xarray.DataTree") -> None:
     figure.colorbar(mesh, ax=axes, extend="max", aspect=50, pad=0.01, label=UPDATE_LABEL)
 
 
-def _map(axis: "Axes", cells: "xarray.Dataset", norm: Any, mask: str, colour: str) -> Any:
-    mesh = draw_square(axis, cells, norm)
-    x, y = edges(cells.b1.values), edges(cells.b2.values)
-    outline(axis, x, y, cells[mask].values, colour, 1.1)
-    draw_boundaries(axis, x[0])
-    return mesh
-
-
 def _lag(axis: "Axes", cells: "xarray.Dataset") -> None:
-    _map(axis, cells, update_norm(), "unstable", _UNSTABLE)
+    draw_map(axis, cells, update_norm(), width=_WIDTH)
     axis.set_xlabel("first-moment decay b1", fontsize=7)
     axis.set_ylabel("second-moment decay b2", fontsize=7)
 
@@ -180,22 +166,17 @@ def _legend() -> list[Any]:
     both = {"color": "k", "lw": 1}
     return [
         *square_legend(),
-        Line2D([], [], color=_UNSTABLE, lw=1.1, label=outlined),
-        Line2D([], [], color=_LOW, lw=1.1, label="loss ends below 10⁻³ of its start"),
+        Line2D([], [], color=_UNSTABLE, lw=_WIDTH, label=outlined),
+        Line2D([], [], color=_LOW, lw=_WIDTH, label="loss ends below 10⁻³ of its start"),
         Line2D([], [], ls="--", label="(d) theory: slope = 1/steps, worst case (○)", **both),
         Line2D([], [], ls=":", label="(d) theory: the same, vanishing (□)", **both),
         *[
-            Line2D(
-                [],
-                [],
-                color=_COLOURS[side],
-                lw=1.2,
-                label=f"({'d' if side == 'lag' else 'd, f'}) {name}",
-            )
+            Line2D([], [], color=_COLOURS[side], lw=1.2,
+                   label=f"({'d' if side == 'lag' else 'd, f'}) {name}")
             for side, name in _NAMES.items()
         ],
         *[
             Patch(facecolor=colour, label=words)
             for colour, words in zip(_VERDICTS.values(), _WORDS, strict=True)
         ],
-    ]
+    ]  # fmt: skip

@@ -22,9 +22,10 @@ _ROWS = {"fixed": "fixed decays", "scaled": "1 − b ∝ η"}
 
 
 def cost_figure(tree: "xarray.DataTree", wanted: float) -> "Figure":
-    """A column a problem of a tree made by `experiments.cost`: evaluations with fixed decays and
-    with 1-b ∝ η, and the flows' own errors. Medians over seeds, bars from least to largest; filled
-    where the error is `wanted` or less.
+    """A column a problem, of a tree made by `experiments.cost`.
+
+    Evaluations with fixed decays and with 1 − b ∝ η, and the flows' own errors. Medians over seeds,
+    bars from least to largest; filled where the error is `wanted` or less.
     """
     import matplotlib.pyplot as plt
 
@@ -41,8 +42,7 @@ def cost_figure(tree: "xarray.DataTree", wanted: float) -> "Figure":
             _error(axes[2, column], table, wanted)
             axes[2, column].set_xlabel("optimizer steps")
             _rates_above(axes[0, column], table, f"({'abcdefgh'[column]}) {table.title}")
-        for (scaling, words), axis in zip(_ROWS.items(), axes[:2, 0], strict=True):
-            del scaling
+        for words, axis in zip(_ROWS.values(), axes[:2, 0], strict=True):
             axis.set_ylabel(f"{words}\ngradient evaluations")
         axes[2, 0].set_ylabel("max |flow − optimizer|\n/ distance travelled")
         figure.legend(handles=_legend(tree, wanted), loc="outside lower center", ncols=3)

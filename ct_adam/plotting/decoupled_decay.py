@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .axes import head_room
 from .style import OKABE_ITO, PAGE, style
 
 if TYPE_CHECKING:
@@ -57,34 +58,44 @@ def decay_figure(
     import matplotlib.pyplot as plt
 
     with style():
-        rows, columns = len(valleys), len(panels)
+        rows = len(valleys)
         figure = plt.figure(figsize=(PAGE, 1.55 * rows + 2.6), layout="constrained")
         parts: Any = figure.subfigures(2, 1, height_ratios=[1.55 * rows + 0.3, 2.3])
         above, below = parts
-        axes = above.subplots(rows, columns, sharex=False, squeeze=False)
-        image = None
-        for i, (name, found) in enumerate(valleys.items()):
-            node = tree[name].to_dataset()
-            for j, (panel, (method, sheared)) in enumerate(panels.items()):
-                image = _map(axes[i, j], node, method, sheared)
-                _valley(axes[i, j], node[f"rate_{method}"].values, found[panel])
-                _expected(axes[i, j], node[f"rate_{method}"].values, found[panel],
-                          numbers["slopes"][name][panel])  # fmt: skip
-                heading = f"{LABELS[panel]}\n" if i == 0 else ""
-                axes[i, j].set_title(heading + _slope(found[panel]), fontsize=7, loc="center")
-                if i == rows - 1:
-                    axes[i, j].set_xlabel("learning rate", fontsize=7)
-            axes[i, 0].set_ylabel(f"{_title(node)}\nweight decay", fontsize=6.5)
-        above.suptitle(CAPTION, fontsize=6.3, x=0.01, ha="left")
-        bar = above.colorbar(image, ax=list(axes.flat), fraction=0.02, pad=0.01)
-        bar.ax.set_yticks([0.01, 0.03, 0.1, 0.3, 1], ["≤ 1 %", "3 %", "10 %", "30 %", "≥ 100 %"])
-        bar.ax.minorticks_off()
-        bar.set_label("test loss above the map's least", fontsize=7)
+        _maps(above, tree, panels, valleys, numbers["slopes"])
         bottom = below.subplots(1, 3, width_ratios=[1.25, 1, 0.9])
         _restarts(bottom[0], tree["restarts"].to_dataset())
         _budgets(bottom[1], numbers["budgets"])
         _spreads(bottom[2], numbers["budgets"])
     return figure
+
+
+def _maps(
+    figure: Any,
+    tree: "xarray.DataTree",
+    panels: Mapping[str, tuple[str, bool]],
+    valleys: Mapping[str, Mapping[str, Any]],
+    slopes: Mapping[str, Any],
+) -> None:
+    axes = figure.subplots(len(valleys), len(panels), squeeze=False)
+    image = None
+    for i, (name, found) in enumerate(valleys.items()):
+        node = tree[name].to_dataset()
+        for axis, (panel, (method, sheared)) in zip(axes[i], panels.items(), strict=True):
+            image = _map(axis, node, method, sheared)
+            rates = node[f"rate_{method}"].values
+            _valley(axis, rates, found[panel])
+            _expected(axis, rates, found[panel], slopes[name][panel])
+            heading = "" if i else f"{LABELS[panel]}\n"
+            axis.set_title(heading + _slope(found[panel]), fontsize=7, loc="center")
+        axes[i, 0].set_ylabel(f"{_title(node)}\nweight decay", fontsize=6.5)
+    for axis in axes[-1]:
+        axis.set_xlabel("learning rate", fontsize=7)
+    figure.suptitle(CAPTION, fontsize=6.3, x=0.01, ha="left")
+    bar = figure.colorbar(image, ax=list(axes.flat), fraction=0.02, pad=0.01)
+    bar.ax.set_yticks([0.01, 0.03, 0.1, 0.3, 1], ["≤ 1 %", "3 %", "10 %", "30 %", "≥ 100 %"])
+    bar.ax.minorticks_off()
+    bar.set_label("test loss above the map's least", fontsize=7)
 
 
 def _title(node: "xarray.Dataset") -> str:
@@ -198,12 +209,13 @@ def _budgets(axis: "Axes", budgets: Mapping[str, Any]) -> None:
     for name in budgets:
         label, colour, marker = TASKS[name]
         axis.plot([], [], marker, color=OKABE_ITO[colour], ms=4, label=label)
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+    head_room(axis, 0.3)
     axis.legend(fontsize=5.8, frameon=True, edgecolor="none", framealpha=0.8, loc="upper left")
 
 
 def _spreads(axis: "Axes", budgets: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter
+
     for place, (row, colour, marker) in enumerate(_each(budgets)):
         for which, fill, aside in (("λ_LH", colour, -0.14), ("λ_norm", "w", 0.14)):
             one = row[f"spread of {which}"]
@@ -211,11 +223,8 @@ def _spreads(axis: "Axes", budgets: Mapping[str, Any]) -> None:
             axis.plot([one["found"]], [place + aside], marker, color=colour, mfc=fill, ms=4)
     axis.axvline(1, color="k", ls="--", lw=0.8)
     axis.set_xscale("log")
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
-
     axis.xaxis.set_major_locator(FixedLocator([1, 2, 4, 8, 16, 32]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.minorticks_off()
     axis.set_yticks(range(len(budgets)), [TASKS[name][0] for name in budgets], fontsize=6.3)
     axis.set_ylim(len(budgets) - 0.5, -0.5)

@@ -82,14 +82,8 @@ def _over_horizon(axis: "Axes", node: "xarray.Dataset") -> None:
         thick = 1.2 if seed == node.seed.values[0] else 0.5
         for side, (colour, _) in _SIDES.items():
             axis.plot(one.step, np.abs(one[side]) + _TINY / 10, color=colour, lw=thick)
-        axis.plot(
-            one.step,
-            np.abs(one.smoothed),
-            ".",
-            ms=2.5 if thick > 1 else 1.5,
-            color="0.25",
-            zorder=3,
-        )
+        dots = {"ms": 2.5 if thick > 1 else 1.5, "color": "0.25", "zorder": 3}
+        axis.plot(one.step, np.abs(one.smoothed), ".", **dots)
     axis.set_yscale("log")
     axis.set_ylim(bottom=_TINY)
     axis.minorticks_off()

@@ -5,22 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .flatness import (
-    LOOKS,
-    SMALL,
-    TITLE,
-    against,
-    head_room,
-    look_of,
-    plain_ticks,
-    scatter,
-)
+from .axes import head_room, plain_ticks
+from .flatness import LOOKS, SMALL, TITLE, against, look_of, scatter
+from .pac_bayes import by_curvature, by_prior, spectra
 from .style import OKABE_ITO, PAGE, style
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_SHORTER = {"the noise alone in v": "first order in η"}
 
 
 def dynamic_regularization_figure(tree: "xarray.DataTree", numbers: Mapping[str, Any]) -> "Figure":
@@ -38,9 +33,9 @@ def dynamic_regularization_figure(tree: "xarray.DataTree", numbers: Mapping[str,
         _rejected(axes[3], {name: node[name] for name in ("modes", "matrices", "live")}, "d")
         _variances(axes[4], node["modes"], "e")
         _real(axes[5], node["live"], "f")
-        _spectra(axes[6], node["pac_bayes"], "g")
-        _by_curvature(axes[7], node["pac_bayes"], "h")
-        _by_prior(axes[8], node["priors"], "i")
+        spectra(axes[6], node["pac_bayes"], "g")
+        by_curvature(axes[7], node["pac_bayes"], "h")
+        by_prior(axes[8], node["priors"], "i")
         networks = numbers["networks"]
         against(axes[9], networks, ("sharpness", "relative sharpness", "trace"), "j")
         against(axes[10], networks, ("test error", "gap in error"), "k")
@@ -165,9 +160,6 @@ def _rules_legend(axis: "Axes") -> None:
     axis.legend(handles=handles, fontsize=SMALL, loc="upper left")
 
 
-SHORTER = {"the noise alone in v": "first order in η"}
-
-
 def _rejected(axis: "Axes", chains: Mapping[str, "xarray.Dataset"], letter: str) -> None:
     """In standard errors, how far every law is from what was measured: its own, and wrong ones."""
     names: list[str] = []
@@ -182,7 +174,7 @@ def _rejected(axis: "Axes", chains: Mapping[str, "xarray.Dataset"], letter: str)
         names.append(f"{title}: its law")
         for wrong in dataset.wrong.values:
             columns.append((dataset.rule.values, dataset.wrong_z.sel(wrong=wrong).values, asked))
-            names.append(SHORTER.get(str(wrong), str(wrong)))
+            names.append(_SHORTER.get(str(wrong), str(wrong)))
     top = 2000.0
     for i, column in enumerate(columns):
         for rule, value, dark in zip(*column, strict=True):
@@ -221,86 +213,3 @@ def _real(axis: "Axes", live: "xarray.Dataset", letter: str) -> None:
     axis.legend(fontsize=SMALL)
     eta, decay, batch = float(lanes.learning_rate[0]), live.weight_decay, live.batch_size
     axis.set_title(f"({letter}) real Adam: η={eta:g}, b={batch:g}, λ={decay:g}", fontsize=TITLE)
-
-
-def _spectra(axis: "Axes", pac: "xarray.Dataset", letter: str) -> None:
-    """By spectrum, terms less plain Adam's: of one prior (filled; crossed where some x < 1), of the
-    best for each rule with θ* = 0 (open) and with the minimum's own ‖θ*‖² (half filled)."""
-    rho = float(pac.prior_variance[1])
-    one = pac.sel(preconditioner="frozen")
-    held = one.sel(prior_variance=rho)
-    readings = [(held.term, "full"), (one.fitted, "none"), (one.centred, "left")]
-    each = np.arange(one.sizes["spectrum"])
-    for rule, side in (("Adam-ℓ2", -0.12), ("AdamW", 0.12)):
-        for term, filled in readings:
-            apart = term.sel(rule=rule) - term.sel(rule="Adam")
-            look = look_of(rule, lw=0, mew=0.7, ms=4, fillstyle=filled, markerfacecoloralt="w")
-            axis.plot(apart, each + side, **look)
-            if filled == "full":
-                out = held.outside.values > 0
-                axis.plot(apart[out], (each + side)[out], "wx", ms=3, mew=0.9)
-    grey = {"color": "0.4", "marker": "o", "lw": 0, "ms": 4, "markerfacecoloralt": "w"}
-    for words, filled in (("full", f"ρ = {rho:g}"), ("none", "fitted, θ* = 0"),
-                          ("left", "fitted, with ‖θ*‖²")):  # fmt: skip
-        axis.plot([], [], fillstyle=words, label=filled, **grey)
-    axis.plot([], [], "s", color="0.4", ms=4, label="× some x < 1")
-    for rule in ("Adam-ℓ2", "AdamW"):
-        axis.plot([], [], label=rule, **look_of(rule, lw=0))
-    names = [str(name).replace("digits MLP, ", "digits, ") for name in pac.spectrum.values]
-    axis.axvline(0, 0, 0.68, color="k", lw=0.6, ls=":")
-    axis.set_xscale("symlog", linthresh=0.1, linscale=0.6)
-    axis.set_yticks(each, names, fontsize=SMALL)
-    axis.set(ylim=(len(names) - 0.4, -3.4))
-    axis.set_xlabel("term − plain Adam's, per mode\n(linear within ±0.1, then log)")
-    plain_ticks(axis.xaxis, (-1, -0.1, 0, 0.1, 1, 10))
-    axis.legend(fontsize=SMALL, loc="upper left", ncol=2, columnspacing=0.8, handletextpad=0.2)
-    axis.set_title(f"({letter}) above 0: plain Adam less", fontsize=TITLE)
-
-
-def _by_curvature(axis: "Axes", pac: "xarray.Dataset", letter: str) -> None:
-    """The term of a mode less plain Adam's, for a narrow prior and a wider one; dashed where
-    Adam's x < 1."""
-    modes = pac.sel(preconditioner="frozen", spectrum=["all below 1", "all above 1"])
-    there = np.isfinite(modes.eigenvalue.values)
-    sigma = modes.eigenvalue.values[there]  # in order: 1e-3 to 0.9, 1.1 to 100
-    for rho, width in zip(pac.prior_variance.values[:2], (1.6, 0.8), strict=True):
-        x = modes.ratio.sel(prior_variance=rho)
-        term = np.log(x) + 1 / x
-        above = x.sel(rule="Adam").values[there] > 1
-        for rule in ("Adam-ℓ2", "AdamW"):
-            apart = (term.sel(rule=rule) - term.sel(rule="Adam")).values[there]
-            look = {"lw": width, "color": look_of(rule)["color"]}
-            axis.plot(sigma, np.where(above, apart, np.nan), label=f"{rule}, ρ = {rho:g}", **look)
-            axis.plot(sigma, np.where(above, np.nan, apart), "--", **look)
-    axis.plot([], [], "k--", lw=0.8, label="Adam's x < 1")
-    axis.axhline(0, color="k", lw=0.6, ls=":")
-    axis.axvline(1, 0.42, color="k", lw=0.6, ls=":")
-    axis.set_xscale("log")
-    axis.set_yscale("symlog", linthresh=0.03, linscale=0.5)
-    plain_ticks(axis.yaxis, (-1, -0.1, 0, 0.1, 1))
-    axis.set(xlabel="Hessian's eigenvalue σ", ylabel="term of a mode − Adam's")
-    axis.set_ylim(bottom=-9)
-    axis.legend(fontsize=SMALL, loc="lower right")
-    axis.set_title(f"({letter}) AdamW below ℓ2 where σ < 1", fontsize=TITLE)
-
-
-def _by_prior(axis: "Axes", priors: "xarray.Dataset", letter: str) -> None:
-    """The term on the network's spectrum by prior variance, for two cutoffs of small eigenvalues;
-    from where on all x > 1."""
-    one = priors.sel(preconditioner="frozen")
-    rho = one.prior_variance.values
-    for cut, line, grey in zip(one.cutoff.values, ("-", "--"), ("0.82", "0.92"), strict=True):
-        edge = float(one.inside_from.sel(cutoff=cut))
-        words = f"σ > 10$^{{{round(np.log10(cut))}}}$"
-        axis.axvspan(edge, rho[-1], color=grey, lw=0, zorder=edge - 1)
-        axis.plot([], [], line, color="0.4", lw=1, label=words)
-        for rule in LOOKS:
-            term = one.term.sel(rule=rule, cutoff=cut).values
-            colour = look_of(rule)["color"]
-            axis.loglog(rho, term, line, color=colour, lw=1, label=rule if line == "-" else None)
-            best = int(np.argmin(term))
-            axis.plot(rho[best], term[best], "v", ms=3.5, color=colour, zorder=3)
-    axis.plot([], [], "v", ms=3.5, color="0.4", label="ρ fitted")
-    axis.set(xlabel="prior variance ρ", ylabel="mean of ln x + 1/x", xlim=(rho[0], rho[-1]))
-    axis.legend(fontsize=SMALL)
-    axis.set_title(f"({letter}) digits MLP; grey: all x > 1", fontsize=TITLE)

@@ -1,10 +1,11 @@
 """How flat the minima are in which networks end, and what they make of images that are new."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .axes import head_room, plain_ticks
 from .style import OKABE_ITO
 
 if TYPE_CHECKING:
@@ -28,21 +29,6 @@ WORDS = {
 def look_of(method: str, **more: Any) -> dict[str, Any]:
     colour, marker = LOOKS[method]
     return {"color": OKABE_ITO[colour], "marker": marker, "ms": 3.5, "lw": 1, **more}
-
-
-def plain_ticks(axis: Any, values: Sequence[float]) -> None:
-    """These, in plain numbers, on an axis whose scale is not linear."""
-    axis.set_ticks(values, [f"{value:g}" for value in values])
-    axis.set_ticks([], minor=True)
-
-
-def head_room(axis: "Axes", share: float) -> None:
-    """Room for a legend above what is drawn."""
-    low, high = axis.get_ylim()
-    if axis.get_yscale() == "log":
-        axis.set_ylim(low, high * (high / low) ** share)
-    else:
-        axis.set_ylim(low, high + share * (high - low))
 
 
 def against(
@@ -80,17 +66,9 @@ def _two_legends(axis: "Axes", quantities: tuple[str, ...]) -> None:
     shapes = [
         Line2D([], [], marker="os^"[i], label=WORDS[q], **grey) for i, q in enumerate(quantities)
     ]
+    dash = {"marker": "_", "mew": 2, "ms": 7, "lw": 0}
     colours = [
-        Line2D(
-            [],
-            [],
-            marker="_",
-            mew=2,
-            ms=7,
-            lw=0,
-            color=look_of(other)["color"],
-            label=f"than {other}",
-        )
+        Line2D([], [], color=look_of(other)["color"], label=f"than {other}", **dash)
         for other in ("Adam-ℓ2", "Adam")
     ]
     head_room(axis, 0.55)

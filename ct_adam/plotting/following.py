@@ -15,19 +15,32 @@ _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))
 
 
 def following_figure(dataset: "xarray.Dataset") -> "Figure":
-    """Loss against step (optimizer as dots), and each flow's relative error below it."""
+    """Loss against step (optimizer as dots), and each flow's relative error below it.
+
+    **Arguments:**
+
+    - `dataset`: of `ct_adam.sweep.follow` or a store of `ct-adam compare`: over (flow, step).
+
+    **Returns:** a figure a column wide; `save_figure` keeps it.
+
+    !!! example
+        >>> from ct_adam import sweep
+        >>> config = sweep.FollowConfig(problem="quadratic", flow="log", steps=5)
+        >>> figure = following_figure(sweep.follow(config))
+        >>> figure.axes[1].get_xlabel()
+        'optimizer step'
+    """
     import matplotlib.pyplot as plt
 
     config = json.loads(dataset.attrs["config"])
     with style():
         figure, (above, below) = plt.subplots(2, 1, figsize=(COLUMN, 3.9), sharex=True)
         steps = dataset.step.values
-        travelled = dataset.max_error / dataset.relative_error
         for i, name in enumerate(dataset.flow.values):
             row = dataset.sel(flow=name)
             line = {"color": f"C{i}", "ls": _DASHES[i % len(_DASHES)], "label": f"ODE, {name}"}
             above.plot(steps, row.loss, **line)
-            error = row.error.values / float(travelled.sel(flow=name))
+            error = row.error.values / float(row.distance)
             below.plot(steps, np.where(error > 0, error, np.nan), **line)
         every = max(1, len(steps) // 40)
         dots = {"marker": "o", "ms": 2.2, "ls": "none", "color": "k", "zorder": 3}

@@ -1,11 +1,12 @@
 """Test losses along curves of decays, and what they say of the claims about C."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import OKABE_ITO, PAGE, style
+from .style import OKABE_ITO, PAGE, VERDICTS, style
 
 if TYPE_CHECKING:
     import xarray
@@ -29,11 +30,6 @@ MARKS: Mapping[str, Any] = {
 CORNER: Mapping[str, Any] = {"fontsize": 6, "ha": "right", "va": "top"}
 PAIRS = {"default": (0.9, 0.999), "second": (0.9, 0.95)}
 HORIZONS = {"short": OKABE_ITO["blue"], "long": OKABE_ITO["orange"]}
-VERDICTS = {
-    "holds": OKABE_ITO["green"],
-    "does not hold": OKABE_ITO["vermilion"],
-    "undecided": "0.6",
-}
 FOREST = {
     "faster": ("larger C faster, short horizon", "rank correlation of C > 0 and speed", 0.0),
     "equal": ("C > 0 equal, long horizon", "spread at the long over the short one", 0.5),
@@ -52,8 +48,6 @@ def generalisation_figure(
     - `losses`: by network, curve, reading and horizon the mean over seeds.
     - `claims`: by network, curve, reading and claim `found`, `low`, `high` and `verdict`.
     """
-    import json
-
     import matplotlib.pyplot as plt
 
     config = json.loads(tree.attrs["config"])
@@ -62,16 +56,14 @@ def generalisation_figure(
         figure = plt.figure(figsize=(PAGE, 1.8 * count + 2.4))
         grid = figure.add_gridspec(count + 1, 3, height_ratios=[1] * count + [0.85])
         for row, (name, by_curve) in enumerate(losses.items()):
-            first = None
+            axis = None
             for column, curve in enumerate(TITLES):
-                first = axis = figure.add_subplot(grid[row, column], sharey=first)
+                axis = figure.add_subplot(grid[row, column], sharey=axis)
                 _curve(axis, tree[f"{name}/{curve}"].to_dataset(), by_curve[curve], config)
                 axis.tick_params(labelleft=column == 0)
-                if row == 0:
-                    axis.set_title(TITLES[curve], fontsize=7.5)
-                if column == 0:
-                    label = f"{NETWORKS[name]}\nbest test loss − that at ★"
-                    axis.set_ylabel(label, fontsize=7)
+                axis.set_title(TITLES[curve] if row == 0 else "", fontsize=7.5)
+                words = f"{NETWORKS[name]}\nbest test loss − that at ★"
+                axis.set_ylabel(words if column == 0 else "", fontsize=7)
         for column, (claim, (title, label, threshold)) in enumerate(FOREST.items()):
             axis = figure.add_subplot(grid[count, column])
             _forest(axis, claims, list(losses), claim, threshold)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import OKABE_ITO, PAGE, style
+from .style import OKABE_ITO, PAGE, VERDICTS, style
 
 if TYPE_CHECKING:
     import xarray
@@ -29,19 +29,13 @@ BASELINES: Mapping[str, tuple[str, str, str]] = {
     "adan": ("Adan", OKABE_ITO["orange"], "-."),
 }
 COUPLINGS = {"decoupled": "-", "coupled": ":"}
-VERDICTS = {
-    "holds": OKABE_ITO["green"],
-    "does not hold": OKABE_ITO["vermilion"],
-    "undecided": "0.6",
-}
 NETWORKS = {
     "images": "convolutional network",
     "cifar": "convolutional network, CIFAR-10",
     "text": "language model",
 }
-
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5)
-"""of losses, on a logarithmic axis"""
+"""Of losses, on a logarithmic axis."""
 
 
 def k_adam_figure(tree: "xarray.DataTree", found: Mapping[str, Any]) -> "Figure":
@@ -61,31 +55,39 @@ def k_adam_figure(tree: "xarray.DataTree", found: Mapping[str, Any]) -> "Figure"
         count = len(tree.children)
         figure, axes = plt.subplots(2 * count, 3, figsize=(PAGE, 4.2 * count + 1.0), squeeze=False)
         for row, (name, branch) in enumerate(tree.children.items()):
-            node = branch.to_dataset()
-            above, below = axes[2 * row], axes[2 * row + 1]
-            for axis, coupling in zip(above, COUPLINGS, strict=False):
-                _against_k(axis, node, coupling, found[name]["cells"])
-                aside = " weight decay" if coupling == "decoupled" else "; optax's as in (a)"
-                axis.set_title(f"{coupling}{aside}", fontsize=7.5)
-            _share_heights(above[:2])
-            above[0].set_ylabel(f"{NETWORKS[name]}\ntest accuracy", fontsize=7)
-            _curves(above[2], node, next(iter(found[name]["cells"].values()))["seeds"])
-            for axis, claim, label in (
-                (below[0], "two", "test accuracy, k = 2 minus k = 1"),
-                (below[1], "two, test loss", "test loss, k = 2 minus k = 1 (nats)"),
-            ):
-                _changes(axis, found[name][claim])
-                axis.set_title(("higher" if claim == "two" else "lower") + " is better",
-                               fontsize=7.5)  # fmt: skip
-                axis.set_xlabel(label, fontsize=7)
-            below[1].tick_params(labelleft=False)
-            _time(below[2], node)
+            node, one = branch.to_dataset(), found[name]
+            _scores(axes[2 * row], node, one["cells"], NETWORKS[name])
+            _differences(axes[2 * row + 1], node, one)
         for letter, axis in zip("abcdefghijklmnopqr", axes.flat, strict=False):
             axis.set_title(f"({letter}) {axis.get_title(loc='left')}", fontsize=7.5)
         figure.legend(handles=_legend(tree), loc="outside lower center", ncols=5, fontsize=6.3)
         said = [_answer(found[name]["does k = 2 help"]) for name in tree.children]
         figure.suptitle("\n".join([_sizes(tree, config), *said]), fontsize=6.3, x=0.01, ha="left")
     return figure
+
+
+def _scores(axes: Any, node: "xarray.Dataset", cells: Mapping[str, Any], network: str) -> None:
+    """Test accuracy against k for both couplings; training loss."""
+    for axis, coupling in zip(axes, COUPLINGS, strict=False):
+        _against_k(axis, node, coupling, cells)
+        aside = " weight decay" if coupling == "decoupled" else "; optax's as in (a)"
+        axis.set_title(f"{coupling}{aside}", fontsize=7.5)
+    _share_heights(axes[:2])
+    axes[0].set_ylabel(f"{network}\ntest accuracy", fontsize=7)
+    _curves(axes[2], node, next(iter(cells.values()))["seeds"])
+
+
+def _differences(axes: Any, node: "xarray.Dataset", found: Mapping[str, Any]) -> None:
+    """What a second stage changes, in test accuracy and loss; time of a step."""
+    for axis, claim, label, better in (
+        (axes[0], "two", "test accuracy, k = 2 minus k = 1", "higher"),
+        (axes[1], "two, test loss", "test loss, k = 2 minus k = 1 (nats)", "lower"),
+    ):
+        _changes(axis, found[claim])
+        axis.set_title(f"{better} is better", fontsize=7.5)
+        axis.set_xlabel(label, fontsize=7)
+    axes[1].tick_params(labelleft=False)
+    _time(axes[2], node)
 
 
 def _cells(node: "xarray.Dataset", **where: Any) -> list["xarray.Dataset"]:

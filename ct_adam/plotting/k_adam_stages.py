@@ -117,5 +117,5 @@ def _overflow(axis: "Axes", overflow: "xarray.Dataset", predicted: int) -> None:
     axis.axhline(largest, color="k", ls=":", lw=0.8)
     axis.text(0, largest, "√(largest float32)", fontsize=6, va="bottom")
     axis.set(yscale="log", ylim=(1e-6, 1e30), xlabel="optimizer step n", ylabel="size of update")
-    axis.legend(fontsize=6, loc="upper right")
+    axis.legend(fontsize=6, ncol=2, loc="upper left")
     axis.set_title("(e) float32: 20 steps of g = 1000, 180 of 0, then g = 1", fontsize=8)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .axes import head_room
 from .style import OKABE_ITO, PAGE, style
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ LOOKS = {ROOT: ("blue", "o"), LINEAR: ("vermilion", "s"), PARTLY: ("green", "^")
 NETWORKS = {"digits MLP": ("purple", "D"), "transformer": ("orange", "v")}
 SHOWN = (1, 4, 16, 64)
 """Batch sizes that have a curve."""
+FLOOR = 1e-3
+"""Collapse numbers below it are drawn at it."""
 
 
 def noise_figure(tree: "xarray.DataTree", numbers: Mapping[str, Any]) -> "Figure":
@@ -88,10 +91,6 @@ def _curves(axis: "Axes", quadratic: "xarray.Dataset", which: int, title: str) -
     axis.set_title(title, fontsize=8)
 
 
-FLOOR = 1e-3
-"""Collapse numbers below it are drawn at it."""
-
-
 def _bars(rows: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Collapse numbers, and how far their intervals reach below and above."""
     value, low, high = (np.array([row[name] for row in rows]) for name in ("value", "low", "high"))
@@ -154,8 +153,7 @@ def _network(axis: "Axes", net: "xarray.Dataset", letter: str) -> None:
     axis.set(xlabel="samples seen", ylabel="training loss")
     ends = f"{float(noise[0]):.2g} at the start, {float(noise[-1]):.2g} at the end"
     words = f"noise-to-signal at B = 64:\n{ends}"
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.15 * (high - low))
+    head_room(axis, 0.15)
     axis.text(0.97, 0.98, words, fontsize=6, ha="right", va="top", transform=axis.transAxes)
     axis.set_title(f"({letter}) {net.attrs['name']}", fontsize=8)
 
@@ -207,7 +205,7 @@ def _weak(axis: "Axes", weak: "xarray.Dataset") -> None:
     axis.plot(size, plain, ":", color=OKABE_ITO["vermilion"], lw=1, label="5 s.e. without control")
     axis.set(xlabel="η²", ylabel="|error of E θ²|", xscale="log", yscale="log")
     low, high = axis.get_ylim()
-    axis.set_ylim(low, high * (high / low) ** 0.35)
+    head_room(axis, 0.35)
     axis.set_xticks(size, [f"{x:g}" for x in size], fontsize=6)
     inside = [y for y in (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2) if low < y < 2 * high]
     axis.set_yticks(inside, [f"{y:g}" for y in inside])

@@ -5,28 +5,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .square import (
-    NO_ANSWER,
-    UPDATE_LABEL,
-    draw_boundaries,
-    draw_square,
-    edges,
-    outline,
-    square_legend,
-    update_norm,
-)
+from .square import NO_ANSWER, UPDATE_LABEL, draw_map, square_legend, update_norm
 from .style import COLUMN, OKABE_ITO, PAGE, style
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROWS = ("optimizer", "flow")
+_SIDES = ("optimizer", "flow")
 
 
 def region_figure(tree: "xarray.DataTree") -> "Figure":
-    """Two rows (optimizer above flow), a column a panel, of a tree made by `region`."""
+    """The stability map: two rows (optimizer above flow), a column a panel.
+
+    **Arguments:**
+
+    - `tree`: of `ct_adam.sweep.region` or a store of `ct-adam region`: nodes over (side, b1, b2).
+
+    **Returns:** a figure a page wide, for four panels; `save_figure` keeps it.
+
+    !!! example
+        >>> from ct_adam import sweep
+        >>> config = sweep.RegionConfig(panels=("constant",), cells=4, stream_steps=20)
+        >>> figure = region_figure(sweep.region(config))
+        >>> figure.axes[1].get_xlabel()
+        'first-moment decay b1'
+    """
     import matplotlib.pyplot as plt
 
     with style():
@@ -43,21 +47,12 @@ def region_figure(tree: "xarray.DataTree") -> "Figure":
         )
         norm = update_norm()
         mesh: Any = None
-        rates = json.loads(tree.attrs["config"])["rates"]
         for column, node in enumerate(tree.children.values()):
             panel = node.to_dataset()
-            for row, side in enumerate(ROWS):
-                axis = axes[row, column]
-                mesh = _panel(axis, panel.sel(side=side), norm)
-                draw_boundaries(axis, edges(panel.b1.values)[0])
+            for axis, side in zip(axes[:, column], _SIDES, strict=True):
+                mesh = draw_map(axis, panel.sel(side=side), norm)
             axes[0, column].set_title(_title(panel), fontsize=7)
-        named = next(iter(tree.children.values())).attrs.get("optimizer", "Adam")
-        labels = [f"discrete {named}", "Adam as an ODE"]
-        for row, label in enumerate(labels):
-            note = f", {rates} rates" if row == 1 else ""
-            axes[row, 0].set_ylabel(f"{label}{note}\nsecond-moment decay b2", fontsize=7)
-        for axis in axes[1]:
-            axis.set_xlabel("first-moment decay b1", fontsize=7)
+        _label(axes, tree)
         figure.colorbar(mesh, ax=axes, extend="max", aspect=40, pad=0.01, label=UPDATE_LABEL)
         lost = any(not np.all(node["answered"].values) for node in tree.children.values())
         figure.legend(
@@ -72,11 +67,14 @@ def _title(panel: "xarray.Dataset") -> str:
     return "\n".join([first, rest, f"{steps} steps, {cells}² pairs"])
 
 
-def _panel(axis: "Axes", cells: "xarray.Dataset", norm: Any) -> Any:
-    mesh = draw_square(axis, cells, norm)
-    x, y = edges(cells.b1.values), edges(cells.b2.values)
-    outline(axis, x, y, cells.unstable.values, OKABE_ITO["vermilion"])
-    return mesh
+def _label(axes: Any, tree: "xarray.DataTree") -> None:
+    optimizer = next(iter(tree.children.values())).attrs.get("optimizer", "Adam")
+    rates = json.loads(tree.attrs["config"])["rates"]
+    sides = (f"discrete {optimizer}", f"Adam as an ODE, {rates} rates")
+    for axis, side in zip(axes[:, 0], sides, strict=True):
+        axis.set_ylabel(f"{side}\nsecond-moment decay b2", fontsize=7)
+    for axis in axes[1]:
+        axis.set_xlabel("first-moment decay b1", fontsize=7)
 
 
 def _legend(lost: bool) -> list[Any]:

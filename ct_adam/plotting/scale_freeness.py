@@ -16,7 +16,6 @@ LOOKS = {
     "Adam-ℓ2": ("vermilion", "o"),
     "AdamW": ("blue", "s"),
     "AdamProx": ("green", "^"),
-    "variable metric": ("orange", "D"),
 }
 
 

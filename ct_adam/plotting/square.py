@@ -1,4 +1,4 @@
-"""What maps over the square of decays share: cells, outlines, theory's boundaries."""
+"""Maps over the square of decays: cells, an outline, theory's boundaries."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,36 @@ def update_norm() -> Any:
     return LogNorm(1, LARGEST)
 
 
-def draw_square(axis: "Axes", cells: "xarray.Dataset", norm: Any) -> Any:
+def draw_map(
+    axis: "Axes",
+    cells: "xarray.Dataset",
+    norm: Any,
+    outlined: str = "unstable",
+    colour: str = OKABE_ITO["vermilion"],
+    width: float = 1.6,
+) -> Any:
+    """Draws largest updates, the outline of the cells of a mask, and theory's boundaries.
+
+    **Arguments:**
+
+    - `cells`: over (b1, b2), with `max_update`, `answered` and the mask `outlined`.
+    - `norm`: of `update_norm`. `colour`, `width` (points): of the outline.
+
+    **Returns:** the coloured cells, for a colour bar.
+    """
+    x, y = edges(cells.b1.values), edges(cells.b2.values)
+    mesh = _draw_cells(axis, x, y, cells, norm)
+    _outline(axis, x, y, cells[outlined].values, colour, width)
+    _draw_boundaries(axis, x[0])
+    return mesh
+
+
+def _draw_cells(
+    axis: "Axes", x: np.ndarray, y: np.ndarray, cells: "xarray.Dataset", norm: Any
+) -> Any:
     """The largest update by cell, and the default pair; grey shows where no cell has an answer."""
     from cmcrameri import cm
 
-    x, y = edges(cells.b1.values), edges(cells.b2.values)
     answered = cells.answered.values
     size = np.where(answered, np.clip(cells.max_update.values, None, 10 * LARGEST), np.nan)
     axis.set_facecolor(NO_ANSWER)
@@ -50,8 +75,8 @@ def star() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def outline(
-    axis: "Axes", x: np.ndarray, y: np.ndarray, mask: np.ndarray, colour: str, width: float = 1.6
+def _outline(
+    axis: "Axes", x: np.ndarray, y: np.ndarray, mask: np.ndarray, colour: str, width: float
 ) -> None:
     """A line along the edges of the cells in `mask`."""
     from matplotlib.collections import LineCollection
@@ -65,7 +90,7 @@ def outline(
     axis.add_collection(LineCollection(segments, colors=colour, linewidths=width, capstyle="round"))
 
 
-def draw_boundaries(axis: "Axes", low: float) -> None:
+def _draw_boundaries(axis: "Axes", low: float) -> None:
     """Theory's two, from b1 = `low`: dashed b2 = b1², dotted b2 = b1/(2 − b1)."""
     b1 = np.linspace(low, 1, 200, endpoint=False)
     axis.plot(b1, np.asarray(stability_boundary(b1, "discrete")), "k--", lw=1)

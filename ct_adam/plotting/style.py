@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, by name.
 OKABE_ITO: Mapping[str, str] = MappingProxyType(
     {
         "blue": "#0072B2",
@@ -25,6 +24,14 @@ OKABE_ITO: Mapping[str, str] = MappingProxyType(
     }
 )
 """Okabe & Ito's colours, by name."""
+VERDICTS: Mapping[str, str] = MappingProxyType(
+    {
+        "holds": OKABE_ITO["green"],
+        "does not hold": OKABE_ITO["vermilion"],
+        "undecided": "0.6",
+    }
+)
+"""Colours of what was found of a claim."""
 COLUMN = 3.4
 """Width of a column of a two-column paper, in inches."""
 PAGE = 7.0
@@ -61,7 +68,15 @@ def _save_png(figure: "Figure", path: Path, description: str) -> None:
 
 
 def save_figure(figure: "Figure", base: Path, about: Mapping[Any, Any]) -> list[Path]:
-    """Writes `base`.png and `base`.pdf with `about` in their metadata; returns the paths.
+    """Writes `base`.png and `base`.pdf with `about` in their metadata.
+
+    **Arguments:**
+
+    - `base`: the path without its ending. `about`: attributes of the dataset, kept as JSON.
+
+    **Returns:** both paths.
+
+    **Raises:** `OSError` where they cannot be written.
 
     !!! example
         >>> import tempfile, matplotlib.pyplot as plt
@@ -72,7 +87,8 @@ def save_figure(figure: "Figure", base: Path, about: Mapping[Any, Any]) -> list[
         ['mine.png', 'mine.pdf']
     """
     description = json.dumps(dict(about), default=str)
-    paths = [base.with_suffix(".png"), base.with_suffix(".pdf")]
+    # Not `with_suffix`: the dot of `lr_0.01` begins no ending.
+    paths = [base.with_name(f"{base.name}.{kind}") for kind in ("png", "pdf")]
     with style():
         _save_png(figure, paths[0], description)
         # Without a date, the same result makes the same file.

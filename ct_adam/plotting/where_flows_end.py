@@ -18,6 +18,13 @@ DECADES = (-8.0, 0.0)
 ENDED = "0.6"
 """Where the flow's solver gave up."""
 COLUMNS = ("hit", "missed", "false", "quiet")
+LEAVES: dict[str, Any] = {
+    "marker": "|", "ms": 8, "mew": 1.8, "color": "k", "ls": "none"
+}  # fmt: skip
+ALARMS: dict[str, Any] = {
+    "marker": "<", "ms": 5.5, "color": OKABE_ITO["yellow"], "mec": "k", "mew": 0.6, "ls": "none",
+    "clip_on": False,
+}  # fmt: skip
 
 
 def ends_figure(dataset: "xarray.Dataset") -> "Figure":
@@ -45,15 +52,15 @@ def ends_figure(dataset: "xarray.Dataset") -> "Figure":
 
 
 def _bars(axis: "Axes", dataset: "xarray.Dataset") -> Any:
+    from matplotlib import colormaps
+    from matplotlib.colors import TwoSlopeNorm
+
     rows = np.full((dataset.sizes["case"], BARS), np.nan)
     for row, name in zip(rows, dataset.case.values, strict=True):
         one = dataset.sel(case=name).isel(seed=0)
         error = one.error.values[: int(one.steps) + 1]
         edges = np.linspace(0, len(error), BARS + 1).astype(int)
         row[:] = [error[a : max(b, a + 1)].max() for a, b in pairwise(edges)]
-    from matplotlib import colormaps
-    from matplotlib.colors import TwoSlopeNorm
-
     with np.errstate(divide="ignore"):
         logs = np.where(np.isfinite(rows), np.clip(np.log10(rows), *DECADES), DECADES[1] + 1)
     norm = TwoSlopeNorm(float(np.log10(dataset.attrs["left"])), *DECADES)
@@ -79,15 +86,6 @@ def _marks(axis: "Axes", dataset: "xarray.Dataset") -> None:
             axis.plot(left, y, **LEAVES)
         if np.isfinite(alarm):
             axis.plot(min(alarm, 100), y, **ALARMS)
-
-
-LEAVES: dict[str, Any] = {
-    "marker": "|", "ms": 8, "mew": 1.8, "color": "k", "ls": "none"
-}  # fmt: skip
-ALARMS: dict[str, Any] = {
-    "marker": "<", "ms": 5.5, "color": OKABE_ITO["yellow"], "mec": "k", "mew": 0.6, "ls": "none",
-    "clip_on": False,
-}  # fmt: skip
 
 
 def _labels(axis: "Axes", dataset: "xarray.Dataset") -> None:

@@ -74,6 +74,12 @@ def _panel(axis: "Axes", table: "xarray.Dataset", key: str) -> None:
         axis.axvline(1, color="k", ls="--", lw=0.8, zorder=1)
     axis.set(xscale="log", yscale="log")
     axis.margins(0.12)
+    _readable(axis)
+    axis.minorticks_off()
+
+
+def _readable(axis: "Axes") -> None:
+    """Wide enough for two labels at least, and for small differences to look small."""
     low, high = axis.get_ylim()
     if high < 100 * low:  # whole decades: less than two would have no two labels
         axis.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
@@ -85,7 +91,6 @@ def _panel(axis: "Axes", table: "xarray.Dataset", key: str) -> None:
         ticks = [t * 10.0**k for k in range(-3, 3) for t in (1, 2, 5)]
         axis.set_xticks([t for t in ticks if left < t < right])
         axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axis.minorticks_off()
 
 
 def _marker(row: "xarray.Dataset") -> str:

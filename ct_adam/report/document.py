@@ -7,11 +7,11 @@ import numpy as np
 from ..decays import RATES
 from ..plotting.square import LARGEST
 from ..simulate import OUTCOME
-from .encoding import PRECISION, encode
+from .encoding import PRECISION, encode, measured, outcome_codes
 from .maps import METHODS, Map
 from .trajectories import Trajectories
 from .values import theory_values
-from .worst import NOT_DONE, worst_cells
+from .worst import worst_cells
 
 if TYPE_CHECKING:
     import xarray
@@ -142,16 +142,9 @@ def _metrics(found: Map) -> list[dict[str, Any]]:
     names = [str(name) for name in found.data.data_vars if name not in _LEFT_OUT]
     names.sort(key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
     names = names or [str(name) for name in found.data.data_vars][:1]
-    values = {name: _measured(found, name) for name in names}
+    values = {name: measured(_full(found, name)) for name in names}
     told = [name for name in names if np.isfinite(values[name]).any()] or names[:1]
     return [_metric(found, name, values[name]) for name in told]
-
-
-def _measured(found: Map, name: str) -> np.ndarray:
-    values = _full(found, name).astype(float)
-    if np.issubdtype(found.data[name].dtype, np.signedinteger):
-        values = np.where(values < 0, np.nan, values)  # −1: not done
-    return values
 
 
 def _metric(found: Map, name: str, values: np.ndarray) -> dict[str, Any]:
@@ -183,8 +176,7 @@ def _limits(name: str, finite: np.ndarray, scale: str) -> list[float]:
 
 
 def _outcome(found: Map) -> dict[str, Any]:
-    values = _full(found, "outcome")
-    codes = np.where((values >= 0) & (values < NOT_DONE), values, NOT_DONE).astype(np.uint8)
+    codes = outcome_codes(_full(found, "outcome"))
     names = str(found.data.outcome.attrs.get("flag_meanings", "")).split()
     # A store may name an outcome that this version does not know.
     texts = [OUTCOME[getattr(OUTCOME, name)] if _known(name) else "" for name in names]

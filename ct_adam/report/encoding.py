@@ -1,4 +1,4 @@
-"""Arrays as text: short enough for a page, exact enough to be read off it."""
+"""Arrays of a store as text: short enough for a page, exact enough to be read off it."""
 
 import base64
 import zlib
@@ -9,8 +9,23 @@ import numpy as np
 PRECISION = 2.0**-13
 """Largest relative error of a number on the page: twelve bits of the significand are kept."""
 
+NOT_DONE = 255
+"""Stands for an outcome of −1: the lane has not run."""
+
 _KEPT = 24
 """Bits of a float64: sign, eleven of the exponent, twelve of the significand."""
+
+
+def measured(values: np.ndarray) -> np.ndarray:
+    """As floats; a count of −1, which is none yet, becomes NaN."""
+    found = values.astype(float)
+    counts = np.issubdtype(values.dtype, np.signedinteger)
+    return np.where(found < 0, np.nan, found) if counts else found
+
+
+def outcome_codes(values: np.ndarray) -> np.ndarray:
+    """One byte each, `NOT_DONE` for what is no code."""
+    return np.where((values >= 0) & (values < NOT_DONE), values, NOT_DONE).astype(np.uint8)
 
 
 def encode(values: np.ndarray) -> dict[str, Any]:

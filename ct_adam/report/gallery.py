@@ -56,7 +56,7 @@ def read_gallery(folder: Path) -> list[Entry]:
 
 def _entry(file: Path) -> Entry | None:
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         raise ValueError(f"{file} is no JSON file: run its experiment again.") from None
     if not isinstance(record, dict) or not {"expected", "found", "missing"} <= set(record):

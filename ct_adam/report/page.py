@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from .._version import __version__
 from .gallery import Entry
 
-SCRIPTS = ("decode.js", "model.js", "figures.js", "tables.js", "controls.js", "main.js")
+SCRIPTS = (
+    "decode.js", "model.js", "figures.js", "paths.js", "tables.js", "controls.js", "main.js",
+)  # fmt: skip
 SERVED = "growth.js"
 """Put after them where the page is served."""
 TITLE = "Stability of Adam over its two decays"
@@ -46,8 +49,6 @@ def render(
         loader=jinja2.FunctionLoader(_template), autoescape=True, undefined=jinja2.StrictUndefined
     )
     from markupsafe import Markup
-
-    from .. import __version__
 
     return environment.get_template("page.html.j2").render(
         title=title,

@@ -18,11 +18,11 @@ from ..flows import AbstractFlow
 from ..flows.registry import is_flow
 from ..optimizers.registry import OPTIMIZERS
 from ..problems.registry import PROBLEMS
+from ..progress import Progress
 from ..simulate import run, solve
 from ..sweep import RegionConfig
 from ..sweep.configured import STREAMS, config_from, sweep_of
 from ..sweep.panels import panels_of
-from ..sweep.progress import Progress
 from .encoding import encode
 from .maps import METHODS, Map
 
@@ -210,12 +210,9 @@ def _of_region(found: Map, config: dict[str, Any], own_code: bool) -> _Program:
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     known = RegionConfig(**given)
     _check_names(own_code, known.optimizer, problem=known.problem)
-    panel = panels_of(known if known.problem else _only(known, found.name))[found.name]
+    one = known if known.problem else replace(known, panels=(found.name,))
+    panel = panels_of(one)[found.name]
     return _Program(panel.make, panel.problem, panel.params, panel.steps, 0, panel.tolerances)
-
-
-def _only(config: RegionConfig, name: str) -> RegionConfig:
-    return replace(config, panels=(name,))
 
 
 def _of_sweep(config: dict[str, Any], own_code: bool) -> _Program:

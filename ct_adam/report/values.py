@@ -1,6 +1,5 @@
 """What theory says of a grid of decays, and its curves: numbers for the page."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +34,11 @@ def theory_values(
     list with `name`, `kind` ("boundary", "level", "normal") and points.
     """
     grid = np.meshgrid(b1, b2, indexing="ij")
-    bounds = {kind: _bound(grid, steps, kind, "log") for kind in ("discrete", "continuous")}
-    bounds |= {f"flow {name}": _bound(grid, steps + 1, "flow", name) for name in rates}
+    bounds = {kind: bound(*grid, steps, kind, "log") for kind in ("discrete", "continuous")}
+    bounds |= {f"flow {name}": bound(*grid, steps, "flow", name) for name in rates}
     return {
         "rates": {name: {"a": _rates(b1, name), "b": _rates(b2, name)} for name in RATES},
-        "bounds": {name: encode(bound) for name, bound in bounds.items()},
+        "bounds": {name: encode(values) for name, values in bounds.items()},
         "curves": curves(_edge(b1), "euler" in rates),
     }
 
@@ -87,10 +86,12 @@ def _curve(name: str, kind: str, b1: np.ndarray, b2: Any) -> dict[str, Any]:
     }
 
 
-def _bound(grid: Sequence[np.ndarray], steps: int, kind: Kind, rates: Rates) -> np.ndarray:
-    if steps < 1:
-        return np.full_like(grid[0], np.nan)
-    return np.asarray(update_bound(grid[0], grid[1], steps, kind, rates))
+def bound(b1: np.ndarray, b2: np.ndarray, steps: int, kind: Kind, rates: Rates) -> np.ndarray:
+    """On each component of the update in a run of `steps`; NaN where no gradient was seen."""
+    seen = steps + (kind == "flow")  # u(s) has seen s + 1
+    if not seen or not b1.size:
+        return np.full_like(b1, np.nan)
+    return np.asarray(update_bound(b1, b2, seen, kind, rates))
 
 
 def _rates(b: np.ndarray, name: Rates) -> list[float | None]:

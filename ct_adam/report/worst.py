@@ -5,23 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..theory import stability_coefficient, update_bound
-from .encoding import encode
+from ..theory import stability_coefficient
+from .encoding import NOT_DONE, encode, measured, outcome_codes
+from .maps import METHODS, Map
+from .values import bound
 
 if TYPE_CHECKING:
     import xarray
-
-    from .maps import Map
 
 COUNT = 10
 _MOST = 50_000
 """Of all views of a map together; where a view would have none left, the page tells of what it
 draws."""
-NOT_DONE = 255
-"""Stands for an outcome of −1: the lane has not run."""
 
 
-def worst_cells(found: "Map", metrics: list[str]) -> dict[str, Any] | None:
+def worst_cells(found: Map, metrics: list[str]) -> dict[str, Any] | None:
     """The largest values of each view of a map, out of all cells of its store.
 
     **Arguments:**
@@ -40,43 +38,37 @@ def worst_cells(found: "Map", metrics: list[str]) -> dict[str, Any] | None:
     return {name: _of_metric(found, name, views, count) for name in metrics}
 
 
-def _of_metric(found: "Map", name: str, views: list[dict[str, int]], count: int) -> dict[str, Any]:
+def _of_metric(found: Map, name: str, views: list[dict[str, int]], count: int) -> dict[str, Any]:
     rows = [_of_view(found, name, at, count) for at in views]
-    b1, b2, value, c, bound, outcome = (np.stack(column) for column in zip(*rows, strict=True))
-    return {
-        "b1": b1.tolist(),
-        "b2": b2.tolist(),
-        "value": encode(value),
-        "c": encode(c),
-        "bound": encode(bound),
-        "outcome": encode(outcome.astype(np.uint8)),
-    }
+    b1, b2, *numbers = (np.stack(column) for column in zip(*rows, strict=True))
+    names = ("value", "c", "bound", "outcome")
+    encoded = {name: encode(column) for name, column in zip(names, numbers, strict=True)}
+    return {"b1": b1.tolist(), "b2": b2.tolist(), **encoded}
 
 
-def _of_view(found: "Map", name: str, at: dict[str, int], count: int) -> tuple[np.ndarray, ...]:
-    values = _plane(found.whole, name, at).astype(float)
+def _of_view(found: Map, name: str, at: dict[str, int], count: int) -> tuple[np.ndarray, ...]:
+    values = measured(_plane(found.whole, name, at))
     if "answered" in found.whole:
         values = np.where(_plane(found.whole, "answered", at), values, np.nan)
-    if np.issubdtype(found.whole[name].dtype, np.signedinteger):
-        values = np.where(values < 0, np.nan, values)  # −1: not done
     i, j = np.unravel_index(_largest(values.ravel(), count), values.shape)
     b1, b2 = (found.whole[b].values[k].astype(float) for b, k in (("b1", i), ("b2", j)))
-    method = next((at[dim] for dim in found.dims[:1] if dim in ("side", "dynamics")), 0)
-    rule = list(found.methods.values())[method]
-    bound = np.full(len(i), np.nan)
-    if rule is not None and len(i):
-        seen = found.steps + (rule[0] == "flow")
-        bound = np.asarray(update_bound(b1, b2, seen, *rule)) if seen else bound
-    c = np.asarray(stability_coefficient(b1, b2)) if len(i) else bound
-    outcome = np.full(len(i), NOT_DONE)
+    c = np.asarray(stability_coefficient(b1, b2)) if len(i) else b1
+    outcome = np.full(len(i), NOT_DONE, np.uint8)
     if "outcome" in found.whole:
-        outcome = _plane(found.whole, "outcome", at)[i, j]
-        outcome = np.where((outcome >= 0) & (outcome < NOT_DONE), outcome, NOT_DONE)
+        outcome = outcome_codes(_plane(found.whole, "outcome", at)[i, j])
     left = (0, count - len(i))
     # A decay of 0 where there is no cell: JSON has no NaN, and the value says that there is none.
     padded = [np.pad(x, left) for x in (b1, b2)]
-    padded += [np.pad(x, left, constant_values=np.nan) for x in (values[i, j], c, bound)]
+    numbers = (values[i, j], c, _bound(found, at, b1, b2))
+    padded += [np.pad(x, left, constant_values=np.nan) for x in numbers]
     return *padded, np.pad(outcome, left, constant_values=NOT_DONE)
+
+
+def _bound(found: Map, at: dict[str, int], b1: np.ndarray, b2: np.ndarray) -> np.ndarray:
+    """Of the method that the view shows; NaN where theory has none."""
+    method = next((at[dim] for dim in found.dims[:1] if dim in METHODS), 0)
+    rule = list(found.methods.values())[method]
+    return np.full_like(b1, np.nan) if rule is None else bound(b1, b2, found.steps, *rule)
 
 
 def _plane(data: "xarray.Dataset", name: str, at: dict[str, int]) -> np.ndarray:

@@ -1,11 +1,10 @@
-// Plotly's pictures: the map, and the trajectories of a cell.
+// Plotly's picture of the map.
 
 const INK = {
   boundary: ["#000000", "dash"],
   level: ["#333333", "solid"],
   normal: ["#009E73", "solid"],
   unstable: "#D55E00",
-  paths: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"],
 };
 const TICKS = [0, 0.5, 0.7, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999];
 
@@ -149,7 +148,7 @@ function levelName(map, curve) {
     .filter((k) => within(map.b1, curve.b1[k], 0.9) && within(map.b2, curve.b2[k], 1));
   const at = inside[Math.floor(inside.length / 2)];
   return {
-    mode: "lines+text", textposition: "middle right", 
+    mode: "lines+text", textposition: "middle right",
     textfont: { size: 12, color: "#000000", shadow: Array(6).fill("0 0 3px #fff").join(", ") },
     text: curve.b1.map((b, k) => (k === at ? curve.name.replace("C = ", "").replace("-", "−") : "")),
   };
@@ -234,7 +233,7 @@ function drawMap(target, report, map, state) {
   const fine = matchMedia("(pointer: fine)").matches;
   const picture = layout({
     xaxis: square(map.b1, "first-moment decay b1"),
-    yaxis: { ...square(map.b2, "second-moment decay b2") },
+    yaxis: square(map.b2, "second-moment decay b2"),
     plot_bgcolor: "#cccccc", margin: { l: 60, r: 26, t: 8, b: 48 },
     dragmode: fine ? "zoom" : false, uirevision: map.title,
   });
@@ -246,87 +245,4 @@ function moveRing(target, map, state) {
   const rings = [target.data.length - 2, target.data.length - 1];
   const { x, y } = cellTrace(map, state);
   return Plotly.restyle(target, { x: [x, x], y: [y, y] }, rings);
-}
-
-/** The coarse grid's place that is nearest to a cell, and along the other dimensions. */
-function coarsePlace(map, state) {
-  const places = map.paths.places;
-  const found = {};
-  for (const dim of map.dims) found[dim.name] = nearest(places[dim.name], state.at[dim.name]);
-  for (const [name, own] of [["b1", state.i], ["b2", state.j]]) {
-    const at = places[name].map((k) => position(map[name], map[name].values[k]));
-    found[name] = nearest(at, position(map[name], map[name].values[own]));
-  }
-  return found;
-}
-
-function pathOf(map, values, place, dims) {
-  const count = map.paths.steps.length;
-  let start = 0;
-  for (const name of dims) start = start * map.paths.places[name].length + place[name];
-  return Array.from(values.subarray(start * count, (start + 1) * count));
-}
-
-function pathTraces(map, state) {
-  const place = coarsePlace(map, state);
-  const dims = [...map.dims.map((dim) => dim.name), "b1", "b2"];
-  const along = methodDim(map);
-  const names = along ? along.values : map.methods;
-  const traces = [];
-  names.forEach((name, k) => {
-    const here = along ? { ...place, [along.name]: k } : place;
-    const style = {
-      type: "scatter", mode: "lines", x: map.paths.steps, name: escapedForPlotly(name),
-      line: { color: INK.paths[k % 6], dash: k ? "dash" : "solid", width: 2 }, legendgroup: name,
-    };
-    traces.push({ ...style, y: positive(pathOf(map, map.paths.update, here, dims)) });
-    if (!map.paths.loss) return;
-    const loss = positive(pathOf(map, map.paths.loss, here, dims));
-    traces.push({ ...style, y: loss, xaxis: "x2", yaxis: "y2", showlegend: false });
-  });
-  return traces;
-}
-
-/** Powers of ten, or 1, 2 and 5 of each where there are few. */
-function logTicks(traces, axis) {
-  const seen = traces.filter((trace) => (trace.yaxis ?? "y") === axis)
-    .flatMap((trace) => trace.y).filter((y) => y !== null);
-  if (!seen.length) return {};
-  const [low, high] = [Math.log10(Math.min(...seen)), Math.log10(Math.max(...seen))];
-  const step = Math.max(1, Math.ceil((high - low) / 6));
-  const few = high - low < 2.5 ? (high - low < 0.3 ? [1, 1.2, 1.5, 2, 3, 5, 7] : [1, 2, 5]) : [1];
-  const tickvals = [];
-  for (let k = Math.floor(low); k <= high; k++) {
-    if (k % step === 0 || few.length > 1) tickvals.push(...few.map((digit) => digit * 10 ** k));
-  }
-  return { tickvals, ticktext: tickvals.map(tick) };
-}
-
-/** What a logarithmic axis can show. */
-function positive(values) {
-  return values.map((x) => (x > 0 && Number.isFinite(x) ? x : null));
-}
-
-function drawPaths(target, map, state) {
-  const both = Boolean(map.paths.loss);
-  const narrow = target.clientWidth < 560;
-  const [left, right] = both && !narrow ? [[0, 0.44], [0.56, 1]] : [[0, 1], [0, 1]];
-  const [upper, lower] = both && narrow ? [[0.6, 1], [0, 0.4]] : [[0, 1], [0, 1]];
-  const axis = { gridcolor: colour("--grid"), zeroline: false, linecolor: colour("--line") };
-  const steps = { ...axis, title: { text: "optimizer steps" } };
-  const logs = { ...axis, type: "log", automargin: true };
-  const picture = layout({
-    showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    margin: { l: 60, r: 8, t: 36, b: 44 }, height: both && narrow ? 520 : 280,
-    xaxis: { ...steps, domain: left, anchor: "y" },
-    yaxis: { ...logs, domain: upper, title: { text: "size of the update ‖u‖<sub>∞</sub>" } },
-  });
-  if (both) {
-    picture.xaxis2 = { ...steps, domain: right, anchor: "y2" };
-    picture.yaxis2 = { ...logs, domain: lower, anchor: "x2", title: { text: "loss" } };
-  }
-  const traces = pathTraces(map, state);
-  Object.assign(picture.yaxis, logTicks(traces, "y"));
-  if (both) Object.assign(picture.yaxis2, logTicks(traces, "y2"));
-  return Plotly.react(target, traces, picture, { displayModeBar: false, responsive: true });
 }

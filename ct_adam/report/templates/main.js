@@ -1,6 +1,5 @@
 // The page's state, its controls, and what they change.
 
-const BLANK = "–";
 const LAYERS = {
   boundary: "theory's boundaries: b2 = b1² (dashed), b2 = b1/(2 − b1) (dotted)",
   level: "level curves of C",
@@ -179,7 +178,7 @@ function hovered(event) {
   tip.style.top = `${event.event.clientY - box.top + 18}px`;
 }
 
-function left() {
+function unhovered() {
   el("tip").hidden = true;
   cell(state.i, state.j);
 }
@@ -206,7 +205,7 @@ function listen() {
   });
   el("map").addEventListener("keydown", keyboard);
   el("map").on("plotly_hover", hovered);
-  el("map").on("plotly_unhover", left);
+  el("map").on("plotly_unhover", unhovered);
   el("map").on("plotly_click", (event) => select(...pointed(event)));
   for (const button of document.querySelectorAll("button[data-download]")) {
     button.onclick = () => download(button.dataset.download);

@@ -1,6 +1,7 @@
 // What the page says of a cell, from the document alone. Nothing here touches the page.
 
 const NOT_DONE = 255;
+const BLANK = "–";
 
 /** A map whose arrays are read: `metrics`, `flags`, `outcome`, `bounds` and `paths` hold numbers. */
 async function opened(report, place) {
@@ -88,7 +89,7 @@ function answered(map, place) {
 
 /** Four digits; a number beyond the floating-point range is said to be that. */
 function shown(x, beyond = "∞") {
-  if (x === null || x === undefined || Number.isNaN(x)) return "–";
+  if (x === null || x === undefined || Number.isNaN(x)) return BLANK;
   if (!Number.isFinite(x)) return (x < 0 ? "−" : "") + beyond;
   const size = Math.abs(x);
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
