@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import Experiment, load, names
-from ._gallery import check_all, first_paragraph, renew_page, run_all
+from ._gallery import check_all, first_paragraph, indented, renew_page, run_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,15 +106,9 @@ def _close(figure: "Figure") -> None:
 
 
 def _measure(experiment: Experiment, name: str, config: Any) -> Any:
-    from tqdm import tqdm
+    from ct_adam.progress import progress_bar
 
-    with tqdm(total=1, desc=name, dynamic_ncols=True) as bar:
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(f"{name}: {what}", refresh=False)
-            bar.update(done - bar.n)
-
+    with progress_bar("it", f"{name}: ") as progress:
         return experiment.run(config, progress)
 
 
@@ -131,19 +125,6 @@ def _report(expected: str, found: dict[str, Any], missing: list[str]) -> str:
     verdict = [f"  - {sentence}" for sentence in missing] or ["  all of it"]
     lines = [f"Expected: {expected}", "Found:", *indented(found)]
     return "\n".join([*lines, "Not as expected:" if missing else "As expected:", *verdict])
-
-
-def indented(found: dict[str, Any], depth: int = 1) -> list[str]:
-    """A line an entry; the innermost dictionaries on one line each."""
-    lines = []
-    for key, value in found.items():
-        nested = isinstance(value, dict)
-        if nested and any(isinstance(item, dict) for item in value.values()):
-            lines += ["  " * depth + f"{key}:", *indented(value, depth + 1)]
-        else:
-            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if nested else value
-            lines.append("  " * depth + f"{key}: {shown}")
-    return lines
 
 
 if __name__ == "__main__":

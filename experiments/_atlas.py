@@ -157,24 +157,8 @@ def refined_boundary(
     Returns `boundary`, `uncertainty`, `crossings`, `resolvable` and `theory` over (side, b1): the
     last is C = 0, that before it theory's boundary for a slope of 1/steps rather than 0.
     """
-    shared = vanishing_stream(steps + 1, steps // 2, STREAM_SCALE)
-
-    def make(side: str) -> Callable[..., Any]:
-        rates: Rates = "lag" if side == "lag" else "log"
-
-        def lane(b1: Any, b2: Any) -> ct.Case:
-            stream = shared
-            if name == "worst_case":
-                kind = None if side == "optimizer" else rates
-                stream = scaled_worst_case(b1, b2, steps + 1, kind)
-            if side == "optimizer":
-                return ct.Case(ct.k_adam(1.0, b1, b2, eps=0.0), stream)
-            return ct.Case(ct.AdamFlow(1.0, b1, b2, eps=0.0, rates=rates), stream)
-
-        return lane
-
     sweep = ct.Sweep(
-        {side: make(side) for side in SIDES},
+        {side: _refined_lane(name, side, steps) for side in SIDES},
         None,
         jnp.zeros(1),
         steps,
@@ -192,6 +176,23 @@ def refined_boundary(
     theory = [np.asarray(ct.theory.stability_boundary(found.b1.values, *k)) for k in kinds]
     found["theory"] = (("side", "b1"), np.array(theory))
     return found.assign_attrs(steps=steps)
+
+
+def _refined_lane(name: str, side: str, steps: int) -> Callable[..., ct.Case]:
+    """`make` of a sweep: the stream of that name, under the optimizer or one of the flows."""
+    rates: Rates = "lag" if side == "lag" else "log"
+    vanishing = vanishing_stream(steps + 1, steps // 2, STREAM_SCALE)
+
+    def lane(b1: Any, b2: Any) -> ct.Case:
+        stream = vanishing
+        if name == "worst_case":
+            kind = None if side == "optimizer" else rates
+            stream = scaled_worst_case(b1, b2, steps + 1, kind)
+        if side == "optimizer":
+            return ct.Case(ct.k_adam(1.0, b1, b2, eps=0.0), stream)
+        return ct.Case(ct.AdamFlow(1.0, b1, b2, eps=0.0, rates=rates), stream)
+
+    return lane
 
 
 def _kind(side: str) -> tuple[Any, Any]:

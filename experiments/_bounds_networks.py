@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
@@ -37,14 +38,10 @@ NETWORKS: Mapping[str, Factory] = {
 }
 
 
-def flat(tree: PyTree) -> Array:
-    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
-
-
 def look(most: Array, step: Any, params: PyTree, update: PyTree, loss: Array) -> dict[str, Array]:
     """One step's ratios in a few numbers; a coordinate with u = 0 is not counted."""
     del params, loss
-    ratio = jnp.abs(flat(update)) / most[step]
+    ratio = jnp.abs(ravel_pytree(update)[0]) / most[step]
     inorder = jnp.sort(ratio)
     dead = jnp.sum(ratio == 0)
     places = dead + (jnp.asarray(QUANTILES) * (ratio.size - 1 - dead)).astype(int)
@@ -61,7 +58,7 @@ def watch(
 ) -> Array:
     """The gradients of the coordinates `which`."""
     del update, loss
-    return flat(problem.gradient(step, params))[which]
+    return ravel_pytree(problem.gradient(step, params))[0][which]
 
 
 def ratios(problem: AbstractProblem, params: PyTree, steps: int, eta: float) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def ratios(problem: AbstractProblem, params: PyTree, steps: int, eta: float) -> 
 
 
 def names_of(params: PyTree) -> list[str]:
-    """Of each coordinate, in the order of `flat`: leaf and place in it."""
+    """Of each coordinate, in the order of `ravel_pytree`: leaf and place in it."""
     return [
         jax.tree_util.keystr(path) + str(list(place))
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

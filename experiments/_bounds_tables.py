@@ -12,8 +12,6 @@ from . import _bounds_networks as networks
 if TYPE_CHECKING:
     import xarray
 
-    from .bounds import Config
-
 CURVES = ((0.9, 0.999), (0.9, 0.95))
 BOUNDARIES = ("C = 0", "b2 = b1²")
 
@@ -22,7 +20,7 @@ def _about(name: str, units: str = "1") -> dict[str, str]:
     return {"long_name": name, "units": units}
 
 
-def _decays(dims: str, b1: Any, b2: Any) -> dict[str, Any]:
+def _decays(dims: str | tuple[str, ...], b1: Any, b2: Any) -> dict[str, Any]:
     return {
         "b1": (dims, b1, _about("first-moment decay")),
         "b2": (dims, b2, _about("second-moment decay")),
@@ -36,11 +34,10 @@ def on_the_curve(num: int) -> tuple[np.ndarray, np.ndarray]:
     return np.append(b1, measured.DEFAULT[0])[order], np.append(b2, measured.DEFAULT[1])[order]
 
 
-def curves(config: "Config") -> "xarray.Dataset":
-    """The same for all sizes."""
+def curves() -> "xarray.Dataset":
+    """Angles and crossings of `CURVES`."""
     import xarray
 
-    del config
     found = [measured.normal_curve(*pair) for pair in CURVES]
     point = ("curve", "point")
     return xarray.Dataset(
@@ -62,26 +59,25 @@ def curves(config: "Config") -> "xarray.Dataset":
             "curve": [f"through {pair}" for pair in CURVES],
             "boundary": list(BOUNDARIES),
             "decay": ["b1", "b2"],
-            "b1": (point, np.stack([c.b1 for c in found]), _about("first-moment decay")),
-            "b2": (point, np.stack([c.b2 for c in found]), _about("second-moment decay")),
+            **_decays(point, np.stack([c.b1 for c in found]), np.stack([c.b2 for c in found])),
         },
     )  # fmt: skip
 
 
-def optimizer(config: "Config") -> "xarray.Dataset":
+def optimizer(pairs: int, steps: int, size: int, seed: int) -> "xarray.Dataset":
     """|u|/bound of worst case and random streams along the normal curve through the default."""
     import xarray
 
-    gradients = measured.random_gradients(config.steps, config.size, config.seed)
-    pairs, rows = on_the_curve(config.pairs), []
-    for b1, b2 in zip(*pairs, strict=True):
+    gradients = measured.random_gradients(steps, size, seed)
+    decays, rows = on_the_curve(pairs), []
+    for b1, b2 in zip(*decays, strict=True):
         ratio = measured.optimizer_ratios(b1, b2, gradients)
-        streams = np.split(ratio[config.steps // 2 :, 1:], len(measured.STREAMS), axis=1)
+        streams = np.split(ratio[steps // 2 :, 1:], len(measured.STREAMS), axis=1)
         rows.append(
             {
                 "quantiles": [measured.quantiles_of(stream) for stream in streams],
                 "exceedance": [measured.exceedance_of(stream) for stream in streams],
-                "bound": measured.bound(b1, b2, config.steps, "discrete")[-1],
+                "bound": measured.bound(b1, b2, steps, "discrete")[-1],
                 "largest": ratio.max(),
                 "worst": [ratio[:, 0].min(), ratio[:, 0].max()],
             }
@@ -100,32 +96,32 @@ def optimizer(config: "Config") -> "xarray.Dataset":
             for key, (dims, name) in about.items()
         },
         coords={
-            **_decays("pair", *pairs),
+            **_decays("pair", *decays),
             "stream": list(measured.STREAMS),
             "quantile": list(measured.QUANTILES),
             "threshold": measured.THRESHOLDS,
             "end": ["least", "largest"],
         },
-        attrs={"steps": config.steps},
+        attrs={"steps": steps},
     )
 
 
-def flows(config: "Config") -> "xarray.Dataset":
-    """|u| over the bounds of flows whose gradients are held over each step."""
+def flows(count: int, pairs: int, steps: int, size: int, seed: int) -> "xarray.Dataset":
+    """|u| over the bounds of the last `count` flows, their gradients held over each step."""
     import xarray
 
-    gradients = measured.random_gradients(config.flow_steps, config.flow_size, config.seed)
-    pairs, kinds = on_the_curve(config.flow_pairs), ("held", "flow", "continuous")
-    sides = measured.FLOWS[-config.flows :]
+    gradients = measured.random_gradients(steps, size, seed)
+    decays, kinds = on_the_curve(pairs), ("held", "flow", "continuous")
+    sides = measured.FLOWS[-count:]
     found = [
-        [measured.flow_ratios(side, b1, b2, gradients) for b1, b2 in zip(*pairs, strict=True)]
+        [measured.flow_ratios(side, b1, b2, gradients) for b1, b2 in zip(*decays, strict=True)]
         for side in sides
     ]
 
     def of(reduce: Any) -> np.ndarray:
         return np.array([[[reduce(ratio[k]) for k in kinds] for ratio in row] for row in found])
 
-    late = config.flow_steps // 2
+    late = steps // 2
     dims = ("flow", "pair", "kind")
     return xarray.Dataset(
         {
@@ -140,7 +136,7 @@ def flows(config: "Config") -> "xarray.Dataset":
             ),
         },
         coords={
-            **_decays("pair", *pairs),
+            **_decays("pair", *decays),
             "flow": [side.name for side in sides],
             "kind": list(kinds),
             "quantile": list(measured.QUANTILES),
@@ -149,13 +145,13 @@ def flows(config: "Config") -> "xarray.Dataset":
     )  # fmt: skip
 
 
-def paper(config: "Config") -> "xarray.Dataset":
+def paper(pairs: int) -> "xarray.Dataset":
     """The `lag` flow from zero under its worst case, on the curve and where it exceeds most."""
     import xarray
 
     b1, b2, *_ = measured.largest_excess()
-    pairs = np.concatenate([on_the_curve(config.flow_pairs), [[b1], [b2]]], axis=1)
-    found = [measured.continuous_ratios(x, y) for x, y in zip(*pairs, strict=True)]
+    decays = np.concatenate([on_the_curve(pairs), [[b1], [b2]]], axis=1)
+    found = [measured.continuous_ratios(x, y) for x, y in zip(*decays, strict=True)]
     ratio = {key: np.array([row[key] for row in found]) for key in ("flow", "continuous")}
     return xarray.Dataset(
         {
@@ -170,16 +166,17 @@ def paper(config: "Config") -> "xarray.Dataset":
                 "pair", ratio["continuous"].argmax(1) + 1, _about("gradients seen there", "steps")
             ),
         },
-        coords={**_decays("pair", *pairs), "end": ["least", "largest"]},
+        coords={**_decays("pair", *decays), "end": ["least", "largest"]},
     )  # fmt: skip
 
 
-def caps(config: "Config") -> "xarray.Dataset":
-    """The largest |u| after the gradient has vanished, and the slope of its logarithm."""
+def caps(count: int) -> "xarray.Dataset":
+    """The largest |u| after the gradient has vanished, and the slope of its logarithm, over `count`
+    values of σ/eps."""
     import xarray
 
     pairs = np.array([*measured.CAPPED, measured.far_pair()])
-    scales = np.geomspace(1e2, 1e6, config.scales)
+    scales = np.geomspace(1e2, 1e6, count)
     largest = measured.caps(pairs, scales)
     r = np.array([[measured.exponent(b1, b2, s) for s in measured.SIDES] for b1, b2 in pairs])
     closed = np.stack([[measured.cap(x, scales) for x in row] for row in r])
@@ -202,13 +199,12 @@ def caps(config: "Config") -> "xarray.Dataset":
     )
 
 
-def network(config: "Config", name: str) -> "xarray.Dataset":
+def network(name: str, steps: int, learning_rate: float, seed: int) -> "xarray.Dataset":
     """|u|/bound over the training of one of `networks.NETWORKS`."""
     import xarray
 
-    problem, params = networks.NETWORKS[name](config.seed)
-    found = networks.ratios(problem, params, config.network_steps, config.learning_rate)
-    steps = np.arange(1, config.network_steps + 1)
+    problem, params = networks.NETWORKS[name](seed)
+    found = networks.ratios(problem, params, steps, learning_rate)
     about = {
         "quantiles": (("step", "quantile"), "|u|/bound over the coordinates"),
         "live": (("step",), "part of the coordinates with u ≠ 0"),
@@ -224,7 +220,7 @@ def network(config: "Config", name: str) -> "xarray.Dataset":
     return xarray.Dataset(
         {key: (dims, np.asarray(found[key]), _about(what)) for key, (dims, what) in about.items()},
         coords={
-            "step": ("step", steps, _about("gradients seen", "steps")),
+            "step": ("step", np.arange(1, steps + 1), _about("gradients seen", "steps")),
             "quantile": list(measured.QUANTILES),
             "threshold": measured.THRESHOLDS,
             "half": ["first", "second"],

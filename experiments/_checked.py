@@ -1,7 +1,9 @@
 """What every experiment's `Config` checks of its numbers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
+
+import numpy as np
 
 
 def check_counts(config: Any, **least: int) -> None:
@@ -28,5 +30,16 @@ def check_positive(config: Any, *names: str) -> None:
     """`ValueError` unless the named fields are positive, finite numbers."""
     for name in names:
         value = getattr(config, name)
-        if not 0 < value < float("inf"):
+        if not 0 < value < np.inf:
             raise ValueError(f"{name} = {value} must be positive and finite.")
+
+
+def check_distinct(config: Any, least: int, *names: str) -> None:
+    """`ValueError` unless each of the named fields holds so many different positive numbers."""
+    for name in names:
+        values = getattr(config, name)
+        several = isinstance(values, Sequence) and len(set(values)) == len(values) >= least
+        if not several or not all(isinstance(x, int | float) and 0 < x < np.inf for x in values):
+            raise ValueError(
+                f"{name} = {values} must be {least} or more different positive numbers."
+            )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ct_adam.optimizers import uncorrected
+from ct_adam.optimizers import uncorrected, zhou_adamw
 from ct_adam.optimizers.stage import stage_states
 from ct_adam.theory import (
     ComplexityChoice,
@@ -23,7 +23,6 @@ from ct_adam.theory import (
     from_zhou,
     gradient_bound,
     pl_stages,
-    zhou_adamw,
 )
 from ct_adam.theory.decay import Zhou
 

@@ -1,9 +1,10 @@
-"""From costs by learning rate to exponents, and to the η from which on something is cheaper."""
+"""From costs and errors to exponents, to the η from which on something is cheaper, and to the work
+that an error takes."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 SLOPE = 3
 """Learning rates, the smallest, over which an exponent is fitted."""
@@ -67,3 +68,21 @@ def crossing_words(rates: np.ndarray, found: np.ndarray) -> str:
     log = interval(np.log(found))
     low, high = np.exp([log.mean - log.half_width, log.mean + log.half_width])
     return f"η = {np.exp(log.mean):.2g} [{low:.2g}, {high:.2g}]"
+
+
+def evaluations_at(
+    target: float, errors: Shaped[np.ndarray, " n"], evaluations: Shaped[np.ndarray, " n"]
+) -> float:
+    """Evaluations at which the error falls below `target` for good, interpolated between two
+    tolerances in logarithms; those of the loosest where it is below from the start; or NaN."""
+    above = np.flatnonzero(~(errors <= target))
+    last = above.max(initial=-1)
+    if last == len(errors) - 1:
+        return float("nan")
+    if last < 0:
+        return float(evaluations[0])
+    # An error of exactly 0 would have no logarithm.
+    high, low = np.log(np.maximum(errors[last : last + 2], 1e-300))
+    share = (high - np.log(target)) / (high - low)
+    begin, end = np.log(evaluations[last : last + 2])
+    return float(np.exp(begin + share * (end - begin)))

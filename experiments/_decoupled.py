@@ -1,5 +1,4 @@
-"""What `decoupled_decay` measures: test losses of many learning rates and decays at once, and the
-valley that runs through them."""
+"""What `decoupled_decay` measures: test losses of many learning rates and decays at once."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,15 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 import ct_adam as ct
 from ct_adam.optimizers import restart_decay, restart_steps
 from ct_adam.problems import Minibatches
 from ct_adam.problems.data import images
 from ct_adam.problems.digits import DigitsLoss
-
-from ._crossing import Interval
 
 POINTS, FEATURES, BATCH = 200, 1000, 20
 """Of the ridge problem: training points, parameters, points a step."""
@@ -272,89 +269,3 @@ def _courses(
         return _tested(made, problem, params, test, np.array(saves))
 
     return jax.vmap(one)(etas, shares)
-
-
-class Valley(NamedTuple):
-    """ln λ* by learning rate, NaN where it is not inside the grid, with half the width of its
-    interval; the slope over the learning rates that count, NaN where there is none."""
-
-    log_best: Float[np.ndarray, " rate"]
-    half_width: Float[np.ndarray, " rate"]
-    slope: Interval
-    counts: Bool[np.ndarray, " rate"]
-    residual: float
-    """root mean square of what the line leaves of ln λ*"""
-
-    @property
-    def line(self) -> bool:
-        """Whether a slope describes it; not known, and true, of too few learning rates."""
-        return not self.residual > NOT_A_LINE
-
-
-LEAST_RATES = 3
-FAR = 0.3
-"""Share by which the least loss of a learning rate may exceed the map's for it to count."""
-WIDEST = np.log(10)
-"""Width of the interval of ln λ* from which on a learning rate does not count: a decade."""
-NOT_A_LINE = np.log(2)
-"""Residual above which λ* is off its line by a factor 2: no slope is given."""
-
-
-def valley(
-    losses: Float[np.ndarray, "seed rate decay"], rates: np.ndarray, decays: np.ndarray
-) -> Valley:
-    """The best decay of each learning rate by a parabola through the least loss and its neighbours,
-    and d ln λ*/d ln lr by least squares; of the mean over seeds.
-
-    A learning rate counts where its least loss is at most `FAR` above the map's least and the
-    interval of ln λ* no wider than `WIDEST`.
-    """
-    best = left_out(losses, lambda mean: np.array([lowest(np.log(decays), row) for row in mean]))
-    best[:, np.isnan(best).any(axis=0)] = np.nan
-    half, least = half_width(best), losses.mean(axis=0).min(axis=-1)
-    counts = (2 * half <= WIDEST) & (least <= (1 + FAR) * least.min())  # NaN does not count
-    if counts.sum() < LEAST_RATES:
-        return Valley(best[0], half, Interval(np.nan, np.nan), counts, np.nan)
-    x = np.log(rates[counts])
-    slopes, offsets = np.polyfit(x, best[:, counts].T, 1)
-    residual = float(np.std(best[0, counts] - slopes[0] * x - offsets[0]))
-    slope = Interval(float(slopes[0]), float(half_width(slopes)))
-    if residual > NOT_A_LINE:
-        slope = Interval(np.nan, np.nan)
-    return Valley(best[0], half, slope, counts, residual)
-
-
-def left_out(
-    losses: Float[np.ndarray, "seed ..."], of: Callable[[np.ndarray], np.ndarray]
-) -> Float[np.ndarray, "one_and_seed ..."]:
-    """`of` the mean over all seeds, then of the mean over all but each: the valley of one seed's
-    losses is more noise than that of their mean."""
-    without = [np.delete(losses, i, axis=0).mean(axis=0) for i in range(len(losses))]
-    return np.array([of(mean) for mean in (losses.mean(axis=0), *without)])
-
-
-def half_width(found: Float[np.ndarray, "one_and_seed ..."]) -> np.ndarray:
-    """Half of the 95 % interval by the jackknife and Student's t, of what `left_out` gives."""
-    from scipy import stats
-
-    seeds = len(found) - 1
-    spread = np.sqrt((seeds - 1) * found[1:].var(axis=0))
-    return stats.t.ppf(0.975, seeds - 1) * spread
-
-
-def sheared(one: Valley, rates: np.ndarray) -> Valley:
-    """With λ_LH over the learning rate on the axis: every slope is less by 1."""
-    slope = Interval(one.slope.mean - 1, one.slope.half_width)
-    return one._replace(log_best=one.log_best - np.log(rates), slope=slope)
-
-
-def lowest(x: np.ndarray, y: np.ndarray) -> float:
-    """Where the parabola through the least of `y` and its neighbours is lowest; NaN at an end of
-    the evenly spaced `x`, or beside a run that diverged."""
-    i = int(np.argmin(y))
-    near = y[i - 1 : i + 2]
-    if i in (0, len(y) - 1) or not np.isfinite(near).all():
-        return np.nan
-    bend = near[0] - 2 * near[1] + near[2]
-    aside = (near[0] - near[2]) / bend / 2 if bend else 0.0
-    return float(x[i] + aside * (x[1] - x[0]))

@@ -20,6 +20,8 @@ import ct_adam as ct
 from ct_adam.problems.base import LossProblem
 from ct_adam.problems.registry import CURVATURES
 
+from ._jackknife import half_width, left_out
+
 KINDS = ("learning rate", "b1", "b2", "weight decay", "start")
 STEP = float(np.finfo(float).eps ** (1 / 3))
 """Of central differences: their error h²/6·f''' and the rounding ε/h of the loss are then both
@@ -266,15 +268,10 @@ def slopes(learning_rates: np.ndarray, errors: Float[np.ndarray, "seed eta kind"
     Of the mean, not seed by seed: an error may pass through 0 on one problem by accident, where it
     has no slope, but not on all.
     """
-    from scipy.stats import t as student
 
-    def fit(some: np.ndarray) -> np.ndarray:
-        logs = np.log(np.sqrt(np.mean(some**2, axis=0)))
-        return np.polyfit(np.log(learning_rates), logs, 1)[0]
+    def fit(square: np.ndarray) -> np.ndarray:
+        return np.polyfit(np.log(learning_rates), np.log(np.sqrt(square)), 1)[0]
 
-    count = len(errors)
-    value = fit(errors)
-    without = np.array([fit(np.delete(errors, i, axis=0)) for i in range(count)])
-    spread = np.sqrt((count - 1) * np.mean((without - without.mean(0)) ** 2, axis=0))
-    half = student.ppf(0.975, count - 1) * spread
+    found = left_out(errors**2, fit)
+    value, half = found[0], half_width(found)
     return Slope(value, value - half, value + half)

@@ -16,14 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ct_adam.theory import (
-    DescentRun,
-    ZhouHypotheses,
-    descent_along,
-    from_zhou,
-    zhou_decay,
-    zhou_hypotheses,
-)
+from ct_adam.diagnostics import DescentRun, DescentTerms, descent_along
+from ct_adam.theory import ZhouHypotheses, from_zhou, zhou_decay, zhou_hypotheses
 from ct_adam.theory.decay import Zhou
 from ct_adam.theory.regularization_regime import Fall
 
@@ -177,21 +171,7 @@ def inequality(
     lanes, known = zip(*(lane(CASES[name], problem) for name in names), strict=True)
     stacked = jax.tree.map(lambda *x: jnp.asarray(x, float), *lanes)
     terms, _, largest = _runs(stacked, jnp.arange(seeds), steps)
-    slack, part = np.asarray(terms.slack), np.asarray(terms.step_slack)
-    floor = -1e-14 * np.abs(terms.start)
-    violated = ~(slack >= floor)
-    sums = np.asarray(terms.error + terms.gradient + terms.update)
-    counted = {
-        "violations": violated.sum(-1),
-        "by_reweighting": (violated & (part >= floor)).sum(-1),
-        "by_step": (violated & ~(part >= floor)).sum(-1),
-        "last_violation": np.where(violated, np.arange(steps), -1).max(-1),
-        "live_steps": (np.abs(terms.reweighting) > LIVE).sum(-1),
-        "error_over_gradient": np.median(terms.error / terms.gradient, axis=-1),
-        "smallest_slack": slack.min(-1),
-        "smallest_relative": (slack / sums).min(-1),
-        "largest_gradient": np.asarray(largest),
-    }
+    counted = _counted(terms) | {"largest_gradient": np.asarray(largest)}
     said = [_told(one, CASES[name]) for one, name in zip(known, names, strict=True)]
     thin = np.unique(np.geomspace(1, steps, points).astype(int)) - 1
     shown = ("left", "start", "error", "gradient", "update", "reweighting", "right", "slack")
@@ -215,6 +195,24 @@ def inequality(
         },
         attrs={"steps": steps, "shown": SHOWN, "size": SIZE, "noise": NOISE, "weight_decay": DECAY},
     )
+
+
+def _counted(terms: DescentTerms) -> dict[str, np.ndarray]:
+    """Over (case, seed), of all steps."""
+    slack, part = np.asarray(terms.slack), np.asarray(terms.step_slack)
+    floor = -1e-14 * np.abs(terms.start)
+    violated = ~(slack >= floor)
+    sums = np.asarray(terms.error + terms.gradient + terms.update)
+    return {
+        "violations": violated.sum(-1),
+        "by_reweighting": (violated & (part >= floor)).sum(-1),
+        "by_step": (violated & ~(part >= floor)).sum(-1),
+        "last_violation": np.where(violated, np.arange(slack.shape[-1]), -1).max(-1),
+        "live_steps": (np.abs(terms.reweighting) > LIVE).sum(-1),
+        "error_over_gradient": np.median(terms.error / terms.gradient, axis=-1),
+        "smallest_slack": slack.min(-1),
+        "smallest_relative": (slack / sums).min(-1),
+    }
 
 
 def _told(known: ZhouHypotheses, case: Case) -> str:

@@ -145,43 +145,53 @@ def of_laws(chains: "xarray.Dataset") -> dict[str, Any]:
 def of_pac_bayes(
     pac: "xarray.Dataset", network: "xarray.Dataset", priors: "xarray.Dataset"
 ) -> dict[str, Any]:
+    """By Q the orderings; by spectrum AdamW and Adam-ℓ2 against plain Adam; of the network, by
+    cutoff, the ρ above which all x > 1."""
+    edges = priors.inside_from.sel(preconditioner="frozen")
+    whole = network.eigenvalue.values[: network.sizes["leading"]]
+    return {
+        **_orderings(pac),
+        **{str(name): _against_adam(pac.sel(spectrum=name)) for name in pac.spectrum.values},
+        "network, all x > 1 from ρ": {
+            f"σ > {cut:g}": float(edges.sel(cutoff=cut)) for cut in edges.cutoff.values
+        },
+        LANCZOS: float(np.abs(network.lanczos.values / whole - 1).max()),
+    }
+
+
+def _orderings(pac: "xarray.Dataset") -> dict[str, dict[str, int]]:
     """By Q, over spectra (the network's with the first cutoff) and priors, in how many modes the
-    ordering is as said, where all x > 1 and where not. By spectrum, at the middle prior, each
-    rule's term less plain Adam's, per mode; the same with the prior that fits each rule best, for a
-    minimum at 0 and at its ‖θ*‖². Of the network, by cutoff, the ρ above which all x > 1."""
-    found: dict[str, Any] = {}
+    ordering is as said, where all x > 1 and where not."""
     once = pac.sel(spectrum=[name for name in pac.spectrum.values if name not in NETWORKS[1:]])
-    for q in pac.preconditioner.values:
-        row = once.sel(preconditioner=q)
-        found[f"modes, Q {q}"] = {
+    return {
+        f"modes, Q {q}": {
             f"{words}, {where}": int(row[f"{name}_{side}" if name else side].sum())
             for side, where in (("inside", "x > 1"), ("outside", "some x < 1"))
             for name, words in PAC_COUNTS.items()
         }
-    prior = pac.prior_variance.values[1]
-    for spectrum in pac.spectrum.values:
-        row = pac.sel(spectrum=spectrum, preconditioner="frozen")
-        readings = {
-            f"ρ = {prior:g}": row.term.sel(prior_variance=prior),
-            "ρ fitted, θ* = 0": row.fitted,
-            "ρ fitted, with ‖θ*‖²": row.centred,
-        }
-        found[str(spectrum)] = {
+        for q in pac.preconditioner.values
+        for row in [once.sel(preconditioner=q)]
+    }
+
+
+def _against_adam(spectrum: "xarray.Dataset") -> dict[str, float]:
+    """At the middle prior each rule's term less plain Adam's, per mode; the same with the prior
+    that fits each rule best, for a minimum at 0 and at its ‖θ*‖²."""
+    row, prior = spectrum.sel(preconditioner="frozen"), spectrum.prior_variance.values[1]
+    readings = {
+        f"ρ = {prior:g}": row.term.sel(prior_variance=prior),
+        "ρ fitted, θ* = 0": row.fitted,
+        "ρ fitted, with ‖θ*‖²": row.centred,
+    }
+    return {
+        **{
             f"{rule} − Adam, {words}": float(term.sel(rule=rule) - term.sel(rule="Adam"))
             for words, term in readings.items()
             for rule in ("Adam-ℓ2", "AdamW")
-        }
-        found[str(spectrum)] |= {
-            "‖θ*‖²": float(row.center_square),
-            f"modes with x < 1 at ρ = {prior:g}": int(row.outside.sel(prior_variance=prior)),
-        }
-    edges = priors.inside_from.sel(preconditioner="frozen")
-    found["network, all x > 1 from ρ"] = {
-        f"σ > {cut:g}": float(edges.sel(cutoff=cut)) for cut in edges.cutoff.values
+        },
+        "‖θ*‖²": float(row.center_square),
+        f"modes with x < 1 at ρ = {prior:g}": int(row.outside.sel(prior_variance=prior)),
     }
-    whole = network.eigenvalue.values[: network.sizes["leading"]]
-    found[LANCZOS] = float(np.abs(network.lanczos.values / whole - 1).max())
-    return found
 
 
 def of_network(net: "xarray.Dataset", networks: int) -> dict[str, Any]:

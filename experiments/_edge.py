@@ -11,12 +11,13 @@ import optax
 from jaxtyping import Float, PyTree
 
 import ct_adam as ct
+from ct_adam.diagnostics import preconditioned_sharpness
 from ct_adam.problems import AbstractProblem
 from ct_adam.simulate import Trajectory
 from ct_adam.simulate.discrete import warm_state
 from ct_adam.simulate.trajectory import outcome_name
 from ct_adam.simulate.trust import VERDICT
-from ct_adam.theory.sharpness import preconditioned_sharpness, stability_edge
+from ct_adam.theory import stability_edge
 
 from ._paths import Rows, rows
 
@@ -137,19 +138,9 @@ def measure(case: Case, seed: int, steps: int, points: np.ndarray, budget: int) 
     )
     warm = case.warm_steps
     discrete = ct.run(case.optimizer, problem, params, steps, warm_steps=warm)
-    divisors = preconditioners(case.flow("stride 2"), problem, params, warm, steps)
     path = rows(discrete.params)
-    at_points = case.learning_rate * sharpness(
-        problem, at(discrete.params, points), divisors, points
-    )
-    centres = at(centre(discrete.params), points // 2)
-    at_centres = case.learning_rate * sharpness(problem, centres, divisors, points)
-    yield {
-        "loss": np.asarray(discrete.loss),
-        "half_extent": {"optimizer": half_extent(path)},
-        "oscillation": {"optimizer": oscillation(path)},
-        "sharpness": {"optimizer": at_points, "optimizer's centre": at_centres},
-    }
+    divisors = preconditioners(case.flow("stride 2"), problem, params, warm, steps)
+    yield _of_optimizer(case, problem, discrete, divisors, points)
     for name in FLOWS:
         solved = ct.solve(
             case.flow(name),
@@ -163,18 +154,39 @@ def measure(case: Case, seed: int, steps: int, points: np.ndarray, budget: int) 
             atol=1e-9,
             throw=False,
         )
-        theirs = rows(solved.params)
-        row = {name: followed(solved, path)}
+        row: dict[str, Any] = {name: followed(solved, path)}
         if name == "stride 2":
-            between = centre(solved.params)
-            curved = sharpness(problem, at(between, points // 2), solved.update, points)
-            row |= {
-                "half_extent": {"flow": half_extent(theirs)},
-                "oscillation": {"flow": oscillation(theirs)},
-                "sharpness": {"flow's centre": case.learning_rate * curved},
-                "centre_loss": np.asarray(jax.vmap(problem.value)(between)),
-            }
+            row |= _of_centre(case, problem, solved, points)
         yield row
+
+
+def _of_optimizer(
+    case: Case, problem: AbstractProblem, run: Trajectory, divisors: PyTree, points: np.ndarray
+) -> dict[str, Any]:
+    path, centres = rows(run.params), at(centre(run.params), points // 2)
+    here, middle = (
+        case.learning_rate * sharpness(problem, params, divisors, points)
+        for params in (at(run.params, points), centres)
+    )
+    return {
+        "loss": np.asarray(run.loss),
+        "half_extent": {"optimizer": half_extent(path)},
+        "oscillation": {"optimizer": oscillation(path)},
+        "sharpness": {"optimizer": here, "optimizer's centre": middle},
+    }
+
+
+def _of_centre(
+    case: Case, problem: AbstractProblem, flow: Trajectory, points: np.ndarray
+) -> dict[str, Any]:
+    path, between = rows(flow.params), centre(flow.params)
+    curved = sharpness(problem, at(between, points // 2), flow.update, points)
+    return {
+        "half_extent": {"flow": half_extent(path)},
+        "oscillation": {"flow": oscillation(path)},
+        "sharpness": {"flow's centre": case.learning_rate * curved},
+        "centre_loss": np.asarray(jax.vmap(problem.value)(between)),
+    }
 
 
 def at(tree: PyTree, which: Any) -> PyTree:

@@ -23,11 +23,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 import ct_adam as ct
+from ct_adam.diagnostics import gauss_newton_trace, preconditioned_sharpness
 from ct_adam.optimizers import optimizer_step
 from ct_adam.problems import Minibatches, full_batch
 from ct_adam.problems.models import MLP, ConvNet
 from ct_adam.problems.networks import ImageLoss
-from ct_adam.theory import gauss_newton_trace, preconditioned_sharpness
 
 from ._kept import Arrays, remembered_runs
 from ._scale_freeness import Cell, Lane, Run, Training, lane_of, optimizer, scores

@@ -20,6 +20,8 @@ SIZES = ("smoke", "quick", "full")
 """From small to large."""
 PAGE = "README.md"
 _HEAD = "# Gallery\n\nWritten by `python -m experiments all`"
+_FIELDS = {"size", "command", "git", "wall_seconds", "expected", "found", "missing"}
+"""Of a record, all that page and verdict need."""
 
 
 class Verdict(NamedTuple):
@@ -47,11 +49,7 @@ def run_all(size: str, out: Path, told: Callable[[str], None] = print) -> int:
             told(f"{where}: {f'kept, made by --{larger}' if larger else 'done before'}")
             continue
         told(f"{where} …")
-        words = [sys.executable, "-m", "experiments", name, f"--{size}", "--out", str(out)]
-        try:
-            code = subprocess.run(words, check=False).returncode
-        except KeyboardInterrupt:
-            code = 130
+        code = _code(name, size, out)
         if code == 130:
             state = f"{len(done.names)} of {len(names())} are done"
             raise KeyboardInterrupt(f"{state}: the same call goes on")
@@ -66,6 +64,15 @@ def run_all(size: str, out: Path, told: Callable[[str], None] = print) -> int:
         raise ValueError(f"{'; '.join(failed)}: see above; the same call tries again.")
     done.forget()
     return found
+
+
+def _code(name: str, size: str, out: Path) -> int:
+    """With which the experiment's process ended; 130 where it was stopped."""
+    words = [sys.executable, "-m", "experiments", name, f"--{size}", "--out", str(out)]
+    try:
+        return subprocess.run(words, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
 
 
 def check_all(chosen: Sequence[str], out: Path, told: Callable[[str], None] = print) -> int:
@@ -109,7 +116,9 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text())
-        if not {"size", "command", "expected", "found", "missing"} <= set(record):
+        if not isinstance(record, dict) or not _FIELDS.issubset(record):
+            raise ValueError
+        if record["size"] not in SIZES:
             raise ValueError
     except ValueError:
         raise ValueError(f"{path} is no record of an experiment: remove it, and run it.") from None
@@ -175,8 +184,6 @@ def page(out: Path) -> str:
 
 
 def _section(name: str, record: dict[str, Any]) -> list[str]:
-    from .__main__ import indented
-
     missing = [f"- {sentence}" for sentence in record["missing"]]
     return [
         f"## {name}",
@@ -200,6 +207,19 @@ def _section(name: str, record: dict[str, Any]) -> list[str]:
         "",
         "</details>",
     ]
+
+
+def indented(found: dict[str, Any], depth: int = 1) -> list[str]:
+    """What was found, a line an entry; the innermost dictionaries on one line each."""
+    lines = []
+    for key, value in found.items():
+        nested = isinstance(value, dict)
+        if nested and any(isinstance(item, dict) for item in value.values()):
+            lines += ["  " * depth + f"{key}:", *indented(value, depth + 1)]
+        else:
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if nested else value
+            lines.append("  " * depth + f"{key}: {shown}")
+    return lines
 
 
 def _verdict(record: dict[str, Any]) -> str:

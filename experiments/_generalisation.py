@@ -1,5 +1,4 @@
-"""What `generalisation` measures: held-out losses of networks along curves of decays, and the
-statistics of its claims."""
+"""What `generalisation` measures: held-out losses of networks along curves of decays."""
 
 import sys
 import time
@@ -24,7 +23,6 @@ from ._bounds import DEFAULT
 from ._kept import Arrays, all_remembered, workers
 
 Pairs = tuple[np.ndarray, np.ndarray]
-Losses = Float[np.ndarray, "rate seed point"]
 
 SECOND = (0.9, 0.95)
 LARGEST_B2 = 0.999
@@ -190,102 +188,3 @@ def _tell(sentence: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(f"generalisation: {sentence}", file=sys.stderr)
-
-
-def best_within(losses: np.ndarray, steps: np.ndarray, most: int) -> np.ndarray:
-    """The least loss up to `most` steps, along the last axis; NaN is no loss."""
-    return np.fmin.reduce(losses[..., steps <= most], axis=-1)
-
-
-class Reading(NamedTuple):
-    """How losses (…, rate, seed, point) become one a point: the mean over seeds, at one learning
-    rate or (None) the best of those there are, chosen point by point by that mean."""
-
-    rate: int | None
-
-    def __call__(self, best: np.ndarray) -> np.ndarray:
-        mean = best.mean(axis=-2)
-        return mean.min(axis=-2) if self.rate is None else mean[..., self.rate, :]
-
-
-def spearman(c: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """Rank correlation of C with the speed −loss along the last axis."""
-    from scipy.stats import rankdata
-
-    x, y = (rankdata(a, axis=-1) for a in (c, -loss))
-    x, y = (a - a.mean(axis=-1, keepdims=True) for a in (x, y))
-    with np.errstate(invalid="ignore"):  # a resample of one point only has none
-        return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-
-
-def permutation_p(c: np.ndarray, loss: np.ndarray, seed: int = 0) -> float:
-    """Two-sided: how often points in random order correlate as strongly."""
-    from scipy.stats import permutation_test, rankdata
-
-    ranks = rankdata(-loss)
-
-    def statistic(x: np.ndarray, axis: int) -> np.ndarray:
-        del axis  # always the last: one sample
-        return spearman(x, np.broadcast_to(-ranks, x.shape))
-
-    return float(
-        permutation_test(
-            (c,), statistic, permutation_type="pairings", vectorized=True, n_resamples=9999,
-            rng=np.random.default_rng(seed),
-        ).pvalue
-    )  # fmt: skip
-
-
-def rise(c: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """How far losses at C < 0 lie above the least-squares line through those at C > 0, in the
-    mean. Along the last axis; as many points with C < 0 in every row."""
-    count = int((c < 0).sum(-1).flat[0])
-    order = np.argsort(c, axis=-1)
-    c, loss = (np.take_along_axis(x, order, -1) for x in (c, loss))
-    x, y = c[..., count:], loss[..., count:]
-    mean, level = x.mean(-1, keepdims=True), y.mean(-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # a resample of one point only has no line
-        slope = ((x - mean) * (y - level)).sum(-1, keepdims=True) / ((x - mean) ** 2).sum(
-            -1, keepdims=True
-        )
-    return (loss[..., :count] - level - slope * (c[..., :count] - mean)).mean(-1)
-
-
-class Resampling(NamedTuple):
-    """A bootstrap over seeds and points: which of them, by resample."""
-
-    seeds: np.ndarray
-    points: np.ndarray
-
-    def __call__(self, best: Losses) -> Float[np.ndarray, "resample rate seed point"]:
-        drawn = best[:, self.seeds[:, :, None], self.points[:, None, :]]
-        return np.moveaxis(drawn, 0, 1)
-
-
-def resampling(c: np.ndarray, seeds: int, resamples: int, seed: int = 0) -> Resampling:
-    """As many points of either sign of C in every resample as there are."""
-    draw = np.random.default_rng(seed)
-    chosen = draw.integers(seeds, size=(resamples, seeds))  # first: the same on every curve
-    sides = [np.flatnonzero(c < 0), np.flatnonzero(c >= 0)]
-    points = [draw.choice(s, (resamples, len(s))) for s in sides if len(s)]
-    return Resampling(chosen, np.concatenate(points, axis=1))
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 %."""
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def verdict_of_interval(low: float, high: float, threshold: float, above: bool = True) -> str:
-    """Whether the whole interval lies above (or below) the threshold, or on the other side."""
-    holds, fails = (low > threshold, high < threshold)[:: 1 if above else -1]
-    return "holds" if holds else "does not hold" if fails else "undecided"
-
-
-def verdict_of_correlation(rho: float, p: float, low: float, high: float) -> str:
-    """Of "larger C faster": chance alone orders points so well in 5 % or less, and other seeds and
-    points would have shown the same sign."""
-    if not p <= 0.05 or not (low > 0 or high < 0):
-        return "undecided"
-    return "holds" if rho > 0 else "does not hold"

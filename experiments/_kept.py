@@ -16,6 +16,8 @@ from ct_adam.sweep.claims import Claims
 from ct_adam.sweep.layout import AnotherSweepError
 from ct_adam.sweep.provenance import versions
 
+from . import Progress
+
 Result = TypeVar("Result")
 Run = TypeVar("Run", bound=Hashable)
 
@@ -69,6 +71,25 @@ def remembered(path: Path, compute: Callable[[], Arrays]) -> Arrays:
     np.savez(passing, **found)
     passing.replace(path)  # whole or not at all, whenever this is killed
     return found
+
+
+Keep = Callable[[str, Callable[[], Arrays]], Arrays]
+"""`keep(what, compute)`: what `compute()` returns, or did in the call that was stopped."""
+
+
+def numbered(folder: Path, progress: Progress, total: int) -> Keep:
+    """`remembered` in the files 0, 1, … of the folder, by the order of the calls, which have to be
+    those of the call that was stopped. Tells of each of the `total` pieces."""
+    done = 0
+
+    def keep(what: str, compute: Callable[[], Arrays]) -> Arrays:
+        nonlocal done
+        found = remembered(folder / f"{done}.npz", compute)
+        done += 1
+        progress(what, done, total)
+        return found
+
+    return keep
 
 
 def workers() -> int:

@@ -166,9 +166,9 @@ def _instance(rng: np.random.Generator, i: int) -> tuple[Any, ...]:
 
 def _least(hessian: np.ndarray, a: np.ndarray, decay: float) -> tuple[float, float]:
     """min ½(x − a)ᵀH(x − a) over the box, and over the ℓ2 ball by its multiplier."""
-    x = box_minimum(hessian, a, decay)
     from scipy.optimize import brentq
 
+    x = box_minimum(hessian, a, decay)
     values, vectors = np.linalg.eigh(hessian)
     pulled = values * (vectors.T @ a)
 

@@ -114,7 +114,6 @@ def _train(problem: AbstractProblem, params: PyTree, run: Run, training: Trainin
 def _path(problem: AbstractProblem, params: PyTree, numbers: Array, steps: int) -> Any:
     """Residuals and loss at every step; not by `ct.run`, whose observer has no gradient."""
     b1, b2, decay, eta, flat = numbers
-
     rate = partial(harmonic, learning_rate=eta, flat=flat)
     optimizer = ct.adamw(rate, b1, b2, eps=0.0, weight_decay=decay)
 

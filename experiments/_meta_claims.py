@@ -12,8 +12,6 @@ from ._crossing import interval
 from ._meta import by_lag
 from ._statistics import paired, tally
 
-SAVES = 40
-"""Looks at the directions of a run."""
 CLAIMS = {
     "2-Adam": ("meta", "adam", "2-Adam (meta) is nearer than Adam, each at its best η"),
     "scalar": ("scalar", "meta", "of 2-Adam: one scalar a tensor is nearer than elementwise"),

@@ -5,6 +5,7 @@ told the norm that it has at this step, and the angle to it is taken on the spot
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -21,6 +22,8 @@ from ._kept import Arrays
 from ._meta import B2, EPS
 
 CONSTANT, SCALAR, DERIVED, MATCHED, EXACT, FREE = range(6)
+SAVES = 40
+"""Looks at the directions of a run."""
 SHIFT = 1e-6
 """By which the floor's start differs, relative to each number."""
 
@@ -97,85 +100,90 @@ def _followed(
     begin, structure = jax.tree.flatten(params)
     norms = [jnp.linalg.norm(w) for w in begin]
 
-    def move(
-        lane: Lane, n: Array, w: Array, us: tuple[Array, Array], s: Array, r: Array, held: Array
-    ) -> tuple[Array, Array]:
-        """A scale-invariant tensor and its s; `r` is its first norm, `held` the free run's."""
-        u, u2 = us
-        square = jnp.sum(u**2)
-        equilibrium = r * jnp.sqrt(2 * rate * decay / lane.source)
-        average = B2 * s + (1 - B2) * square
-        forgetting = (1 - rate * decay) ** 2 * s + lane.source * rate**2 * square
-        rates = jnp.stack(
-            [
-                lane.factor * jnp.where(lane.second > 0, equilibrium / w.size**0.5, rate),
-                lane.factor * equilibrium / jnp.sqrt(average / (1 - B2 ** (n + 1.0))),
-                rate * r / jnp.sqrt(s),
-                rate * r / held,
-                rate * r / held / (1 - rate * decay),
-                rate,
-            ]
-        )
-        fixed = w - rates[lane.rule.astype(int)] * jnp.where(lane.second > 0, u2, u)
-        fixed = fixed * (r / jnp.linalg.norm(fixed))
-        after = jnp.where(lane.rule == FREE, w - rate * (u + decay * w), fixed)
-        return after, jnp.where(lane.rule == SCALAR, average, forgetting)
+    def lane_step(
+        n: Array, held: list[Array], lane: Lane, leaves: list[Array], states: Any,
+        memory: list[Array],
+    ) -> Any:  # fmt: skip
+        gradient = jax.tree.leaves(problem.gradient(n, structure.unflatten(leaves)))
+        scales = [jnp.where(lane.rule == EXACT, r / h, 1) for r, h in zip(norms, held, strict=True)]
+        gradient = [
+            g * scale if yes else g for g, scale, yes in zip(gradient, scales, chosen, strict=True)
+        ]
+        first, states0 = one.update(gradient, states[0])
+        second, states1 = two.update(first, states[1])
+        updates = zip(first, second, strict=True)
+        moved = [
+            _moved(lane, setting, n, w, us, s, r, h) if yes else (w - rate * (us[0] + decay * w), s)
+            for w, us, s, r, h, yes in zip(
+                leaves, updates, memory, norms, held, chosen, strict=True
+            )
+        ]
+        after, memory = map(list, zip(*moved, strict=True))
+        return after, (states0, states1), memory
 
     def step(n: Array, carry: Any) -> Any:
         held = [jnp.linalg.norm(w[0]) for w in carry[0]]
-
-        def lane_step(lane: Lane, leaves: list[Array], states: Any, memory: list[Array]) -> Any:
-            gradient = jax.tree.leaves(problem.gradient(n, structure.unflatten(leaves)))
-            scales = [
-                jnp.where(lane.rule == EXACT, r / h, 1) for r, h in zip(norms, held, strict=True)
-            ]
-            gradient = [
-                g * scale if yes else g
-                for g, scale, yes in zip(gradient, scales, chosen, strict=True)
-            ]
-            first, states0 = one.update(gradient, states[0])
-            second, states1 = two.update(first, states[1])
-            moved = [
-                move(lane, n, w, us, s, r, h) if yes else (w - rate * (us[0] + decay * w), s)
-                for w, us, s, r, h, yes in zip(
-                    leaves,
-                    zip(first, second, strict=True),
-                    memory,
-                    norms,
-                    held,
-                    chosen,
-                    strict=True,
-                )
-            ]
-            after, memory = map(list, zip(*moved, strict=True))
-            return after, (states0, states1), memory
-
-        return jax.vmap(lane_step)(lanes, *carry)
-
-    def look(leaves: list[Array]) -> dict[str, Array]:
-        own = [leaf.reshape(len(leaf), -1) for leaf, yes in zip(leaves, chosen, strict=True) if yes]
-        start = [leaf.ravel() for leaf, yes in zip(begin, chosen, strict=True) if yes]
-        return {
-            "angle": jnp.stack([between(w, w[0]) for w in own], -1),
-            "moved": jnp.stack([between(w[0], w0) for w, w0 in zip(own, start, strict=True)]),
-            "norm": jnp.stack([jnp.linalg.norm(w[0]) for w in own]),
-        }
+        return jax.vmap(partial(lane_step, n, held))(lanes, *carry)
 
     def to_save(carry: Any, save: Array) -> Any:
         carry = jax.lax.fori_loop(save * every, (save + 1) * every, step, carry)
-        return carry, look(carry[0])
+        return carry, _looked(carry[0], begin, chosen)
 
     def started(lane: Lane) -> Any:
-        key = jax.random.key(0)
-        leaves = [
-            w * (1 + lane.shift * jax.random.normal(jax.random.fold_in(key, i), w.shape))
-            for i, w in enumerate(begin)
-        ]
+        leaves = _shifted(begin, lane.shift)
         memory = [jnp.where(lane.rule == SCALAR, 0, r**2) for r in norms]
         return leaves, (one.init(leaves), two.init(leaves)), memory
 
     _, seen = jax.lax.scan(to_save, jax.vmap(started)(lanes), jnp.arange(saves))
     return {**seen, "angle": jnp.swapaxes(seen["angle"], 0, 1)}
+
+
+def _shifted(begin: list[Array], shift: Array) -> list[Array]:
+    """Each number by so much of its own, at random."""
+    key = jax.random.key(0)
+    return [
+        w * (1 + shift * jax.random.normal(jax.random.fold_in(key, i), w.shape))
+        for i, w in enumerate(begin)
+    ]
+
+
+def _moved(
+    lane: Lane, setting: Setting, n: Array, w: Array, us: tuple[Array, Array], s: Array, r: Array,
+    held: Array,
+) -> tuple[Array, Array]:  # fmt: skip
+    """A scale-invariant tensor and its s after step n, by the updates `us` of both stages; `r` is
+    its first norm, `held` the free run's."""
+    rate, decay = setting.rate, setting.decay
+    u, u2 = us
+    square = jnp.sum(u**2)
+    equilibrium = r * jnp.sqrt(2 * rate * decay / lane.source)
+    average = B2 * s + (1 - B2) * square
+    forgetting = (1 - rate * decay) ** 2 * s + lane.source * rate**2 * square
+    rates = jnp.stack(
+        [
+            lane.factor * jnp.where(lane.second > 0, equilibrium / w.size**0.5, rate),
+            lane.factor * equilibrium / jnp.sqrt(average / (1 - B2 ** (n + 1.0))),
+            rate * r / jnp.sqrt(s),
+            rate * r / held,
+            rate * r / held / (1 - rate * decay),
+            rate,
+        ]
+    )
+    fixed = w - rates[lane.rule.astype(int)] * jnp.where(lane.second > 0, u2, u)
+    fixed = fixed * (r / jnp.linalg.norm(fixed))
+    after = jnp.where(lane.rule == FREE, w - rate * (u + decay * w), fixed)
+    return after, jnp.where(lane.rule == SCALAR, average, forgetting)
+
+
+def _looked(leaves: list[Array], begin: list[Array], chosen: tuple[bool, ...]) -> dict[str, Array]:
+    """As `followed`, of all lanes at once."""
+    own = [leaf.reshape(len(leaf), -1) for leaf, yes in zip(leaves, chosen, strict=True) if yes]
+    start = [leaf.ravel() for leaf, yes in zip(begin, chosen, strict=True) if yes]
+    return {
+        "angle": jnp.stack([between(w, w[0]) for w in own], -1),
+        "moved": jnp.stack([between(w[0], w0) for w, w0 in zip(own, start, strict=True)]),
+        "norm": jnp.stack([jnp.linalg.norm(w[0]) for w in own]),
+    }
 
 
 def between(one: Array, other: Array) -> Array:

@@ -189,8 +189,8 @@ def network_spectrum(
         return end, loss(end)
 
     end, value = trained(params)
-    every = theory.gauss_newton_spectrum(outputs, criterion, end)
-    first = theory.gauss_newton_spectrum(outputs, criterion, end, leading)
+    every = ct.diagnostics.gauss_newton_spectrum(outputs, criterion, end)
+    first = ct.diagnostics.gauss_newton_spectrum(outputs, criterion, end, leading)
     square = sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(end))
     return xarray.Dataset(
         {"eigenvalue": ("mode", every), "lanczos": ("leading", first)},

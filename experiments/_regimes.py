@@ -21,6 +21,8 @@ from ct_adam.theory import REGIME, regime, spectral_radius, stability_edge
 from ct_adam.theory.regimes import SIGN, SPIKE, STILL
 
 Cells = Float[np.ndarray, "b1 b2"]
+DEGREE = 4
+"""Of the flat minimum."""
 
 SETTLED = 10**6
 """Gradients that a settled optimizer counts: its bias factors are 1 to e^{-100} at b = 0.9999."""
@@ -72,6 +74,11 @@ class Setting(NamedTuple):
 def centres(cells: int) -> Float[np.ndarray, " cells"]:
     """Of equal cells of (0, 1)."""
     return axes.cells(0, 1, cells).columns[axes.OWN]
+
+
+def last_part(steps: int) -> int:
+    """How many of a run's steps are looked at."""
+    return max(16, steps // 10)
 
 
 class Ends(NamedTuple):
@@ -138,6 +145,8 @@ def regimes_of(ends: Ends, problem: Problem) -> Int[np.ndarray, "b1 b2"]:
 
 
 THRESHOLDS = {"still": STILL, "sign": SIGN, "spike": SPIKE}
+FACTORS = (0.5, 2.0)
+"""By which thresholds of the criterion are moved, to see how many pairs change their name."""
 
 
 def sensitivity(ends: Ends, problem: Problem, factor: float) -> Float[np.ndarray, " threshold"]:
@@ -163,6 +172,24 @@ def edge_ratio(setting: Setting, problem: Problem, ends: Ends, cells: int) -> Ce
     found = np.asarray(jax.lax.map(lambda lane: sharpness(*lane), (ends.params, ends.divisor)))
     edges = [stability_edge(setting.learning_rate, float(b1)) for b1 in centres(cells)]
     return found.reshape(cells, cells) / np.array(edges)[:, None]
+
+
+def regime_map(
+    problem: Problem, setting: Setting, cells: int, steps: int, edge: bool
+) -> dict[str, np.ndarray]:
+    """Regimes of all pairs, the losses of one run of each, and the `sensitivity` by factor; with
+    `edge` their `edge_ratio`."""
+    ends = late_runs(setting, problem, cells, steps, last_part(steps))
+    regimes = regimes_of(ends, problem)
+    kinds = np.unique(regimes)
+    alike = [np.flatnonzero(regimes.ravel() == kind) for kind in kinds]
+    lanes = [lane[len(lane) // 2] for lane in alike]
+    factors = [sensitivity(ends, problem, factor) for factor in FACTORS]
+    found = {"regime": regimes, "kinds": kinds, "examples": np.asarray(ends.losses)[lanes]}
+    found["moved"] = np.array(factors)
+    if edge:
+        found["edge_ratio"] = edge_ratio(setting, problem, ends, cells)
+    return found
 
 
 class FixedPoint(NamedTuple):
@@ -213,8 +240,7 @@ def local_stability(
     rested = {}
     for name, start in starts.items():
         problem = Problem(name, loss, start)
-        window = max(16, steps // 10)
-        ends = late_runs(setting, problem, cells, steps, window, settled=name == "near")
+        ends = late_runs(setting, problem, cells, steps, last_part(steps), settled=name == "near")
         if name == "near":
             left = np.abs(np.asarray(ends.params) - np.asarray(points)).max(axis=1)
             rested[name] = (left < away / 10).reshape(cells, cells)
@@ -223,3 +249,14 @@ def local_stability(
             called = regime(ends.losses, ends.moves, np.inf).reshape(cells, cells)
             rested[name] = called == REGIME.converged
     return {"radius": radius_map(minimum, setting, cells), **rested}
+
+
+def parts(problem: Problem, setting: Setting, cells: int, steps: int) -> dict[str, Any]:
+    """Of the square: with a stable minimum, where runs come to rest, where they get down."""
+    ends = late_runs(setting, problem, cells, steps, last_part(steps))
+    start = float(problem.loss.value(problem.params))
+    return {
+        "stable": np.mean(radius_map(0.0, setting, cells) < 1),
+        "rested": np.mean(regimes_of(ends, problem) == REGIME.converged),
+        "low": np.mean(np.median(ends.losses, axis=1) < 1e-3 * start),
+    }

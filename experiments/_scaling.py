@@ -152,11 +152,6 @@ def groups(
     return np.stack([one["loss"] for one in all_remembered(work, lambda *_: told())])
 
 
-def collapse(loss: Float[np.ndarray, "save batch *case"]) -> Float[np.ndarray, "*case"]:
-    """max over saves and batches of |L_B/L_ref − 1|; the last batch is the reference."""
-    return np.abs(loss / loss[:, -1:] - 1).max((0, 1))
-
-
 class Estimate(NamedTuple):
     """A collapse number and its interval, an array each."""
 
@@ -168,8 +163,9 @@ class Estimate(NamedTuple):
 def collapse_of_means(
     loss: Float[np.ndarray, "group save batch *case"], comparisons: int = 1
 ) -> Estimate:
-    """`collapse` of the expected losses, from three independent groups at least: one of so many
-    intervals that all hold at once with 95 % (Bonferroni).
+    """max over saves and batches of |L_B/L_ref − 1|, of the expected losses and with the last batch
+    as reference, from three independent groups at least: one of so many intervals that all hold at
+    once with 95 % (Bonferroni).
 
     The largest of many means that err lies too high, and has no standard error of its own. So a
     quarter of the groups chooses where and in which direction curves are farthest apart, and the

@@ -85,15 +85,13 @@ def moment_check(
             )
             for i, count in enumerate(steps)
         ]  # fmt: skip
-    exact, estimate, error = [], [], []
-    for at, table in enumerate(seen):
-        theta, u = table.final_params.values, table.saved.values
-        products = np.stack([theta, u, theta**2, theta * u, u**2], axis=-1)
-        estimate.append(products.mean(axis=0))
-        error.append(products.std(axis=0, ddof=1) / np.sqrt(paths))
-        exact.append(_exact(law, at))
+    products = [_products(table.final_params.values, table.saved.values) for table in seen]
+    found = {
+        "exact": [_exact(law, at) for at in range(len(steps))],
+        "estimate": [each.mean(axis=0) for each in products],
+        "standard_error": [each.std(axis=0, ddof=1) / np.sqrt(paths) for each in products],
+    }
     dims = ("step", "coordinate", "moment")
-    found = {"exact": exact, "estimate": estimate, "standard_error": error}
     dataset = xarray.Dataset(
         {name: (dims, np.array(values)) for name, values in found.items()},
         {
@@ -104,6 +102,11 @@ def moment_check(
         {"paths": paths},
     )
     return dataset.assign(z=(dataset.estimate - dataset.exact) / dataset.standard_error)
+
+
+def _products(theta: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """θ, u, θ², θu, u² of every path, by coordinate."""
+    return np.stack([theta, u, theta**2, theta * u, u**2], axis=-1)
 
 
 def _exact(law: ct.theory.SDEMoments, at: int) -> np.ndarray:
@@ -149,13 +152,11 @@ def stationary_check(paths: int = 10_000, seed: int = 0) -> "xarray.Dataset":
             ).covariance[0]
             for one in DECAYS
         ]
-    theta = table.final_params.values.reshape(len(DECAYS), paths, len(h))
-    squares = theta**2  # the mean is 0, by symmetry
-
-    with jax.enable_x64(True):
         law = partial(stationary_variance, h, eta, BATCH, np.array(DECAYS)[:, None], rates="euler")
         theory = law(b1=_STATIONARY["b1"], preconditioner="adam")
         memoryless, published = law(preconditioner="adam"), law()
+    theta = table.final_params.values.reshape(len(DECAYS), paths, len(h))
+    squares = theta**2  # the mean is 0, by symmetry
     found = {
         "theory": np.asarray(theory),
         "memoryless": np.asarray(memoryless),

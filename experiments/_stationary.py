@@ -4,7 +4,7 @@ preconditioner held, and Adam itself. Their PAC-Bayes terms: `_pac_bayes`."""
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,78 +15,21 @@ import ct_adam as ct
 from ct_adam import theory
 from ct_adam.theory.stationary import RULES, Rule
 
+from ._chains import BATCH, Chain, chain_at, commuting, stable_without_momentum
 from ._pac_bayes import NAMES
 
 if TYPE_CHECKING:
     import xarray
 
 MOMENTA = (0.0, 0.9)
-BATCH = 10.0
 CURVATURE, DECAYS = 0.25, (0.2, 0.5)
 """Of one mode. At h = 1 AdamW and Adam-ℓ2 are alike."""
 COUPLED = np.array([[4.0, 1.6, 0.1], [1.6, 1.0, -0.15], [0.1, -0.15, 0.25]])
 """A Hessian that is far from commuting with diag(H)^{-1/2}."""
 COUPLED_DECAY = 1.0
 """Where Adam-ℓ2's own law and the commuting one are well apart."""
-FORGOTTEN = 1e-4
-"""Of the start; of its square, 1e-8, the variance."""
-
-
-class Chain(NamedTuple):
-    """θ ← θ − η(Qm + λθ), m ← b1 m + (1−b1)(Hθ + ζ), Cov ζ = H/`BATCH`, as a lane."""
-
-    rule: Rule
-    b1: float
-    weight_decay: float
-    learning_rate: float
-    hessian: np.ndarray
-    q: np.ndarray
-
-    def step(self, theta: np.ndarray, m: np.ndarray, noise: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Of many replicas, (d, replicas)."""
-        gradient = self.hessian @ theta + noise
-        if self.rule == "adam_l2":
-            gradient += self.weight_decay * theta
-        m = self.b1 * m + (1 - self.b1) * gradient
-        decay = self.weight_decay if self.rule == "adamw" else 0.0
-        return (1 - self.learning_rate * decay) * theta - self.learning_rate * self.q @ m, m
-
-    @property
-    def steps(self) -> int:
-        """In which any start is forgotten."""
-        theta, m, steps = np.eye(len(self.q)), np.zeros_like(self.q), 0
-        while max(np.abs(theta).max(), self.learning_rate * np.abs(self.q @ m).max()) > FORGOTTEN:
-            theta, m = self.step(theta, m, 0.0)
-            steps += 1
-        return steps
-
-    def simulated(self, replicas: int, rng: np.random.Generator) -> Float[np.ndarray, "d d"]:
-        """Covariance over replicas when θ = m = 0 is forgotten. The mean is known: 0."""
-        theta = m = np.zeros((len(self.q), replicas))
-        root = np.linalg.cholesky(self.hessian / BATCH)
-        for _ in range(self.steps):
-            theta, m = self.step(theta, m, root @ rng.standard_normal(theta.shape))
-        return theta @ theta.T / replicas
-
-    def law(self, discrete: bool = True, **other: Any) -> Float[np.ndarray, "d d"]:
-        """The theory's covariance; `other` fields of a wrong one."""
-        rule, b1, decay, eta, hessian, q = self._replace(**other)
-        return theory.stationary_covariance(hessian, q, eta, BATCH, decay, rule, b1, discrete)
-
-
-def _chain(rule: Rule, b1: float, decay: float, part: float, hessian: np.ndarray) -> Chain:
-    """With Zhou's Q, and η that part of where the chain becomes unstable: at b1 = 0 one quarter is
-    ηκ = ½."""
-    q = np.diag(np.diag(hessian) ** -0.5)
-    slope = hessian + decay * np.eye(len(q)) if rule == "adam_l2" else hessian
-    # Q·slope is similar to a symmetric matrix.
-    inner = np.linalg.eigvals(q @ slope).real.max()
-    outer = decay if rule == "adamw" else 0.0
-    edge = 2 * (1 + b1) / ((1 - b1) * inner + (1 + b1) * outer)
-    return Chain(rule, b1, decay, part * edge, hessian, q)
-
-
 WRONG = ("the flow's", "no momentum's", "the other rule's")
+COMMUTING = "the commuting"
 
 
 def modes(replicas: int, parts: Sequence[float], seed: int = 0) -> "xarray.Dataset":
@@ -95,7 +38,7 @@ def modes(replicas: int, parts: Sequence[float], seed: int = 0) -> "xarray.Datas
     hessian = np.array([[CURVATURE]])
     of_rule = {rule: (0.0,) if rule == "adam" else DECAYS for rule in RULES}
     chains = [
-        _chain(rule, b1, decay, part, hessian)
+        chain_at(rule, b1, decay, part, hessian)
         for rule in RULES
         for b1, decay, part in product(MOMENTA, of_rule[rule], parts)
     ]
@@ -121,50 +64,25 @@ def modes(replicas: int, parts: Sequence[float], seed: int = 0) -> "xarray.Datas
     return found.squeeze(("row", "column"), drop=True)
 
 
-COMMUTING = "the commuting"
-"""Of Adam-ℓ2 the closed form that would hold if Q and H commuted; of the others, whose closed form
-asks for no commuting, that of H's diagonal alone."""
-
-
 def matrices(replicas: int, part: float = 0.25, seed: int = 1) -> "xarray.Dataset":
     """Covariances in three coupled directions, Q and H not commuting, against Lyapunov solves."""
     wrongs = (*WRONG[:2], COMMUTING)
     chains = [
-        _chain(rule, b1, 0.0 if rule == "adam" else COUPLED_DECAY, part, COUPLED)
+        chain_at(rule, b1, 0.0 if rule == "adam" else COUPLED_DECAY, part, COUPLED)
         for rule, b1 in product(RULES, MOMENTA)
     ]
 
     def wrong(chain: Chain) -> dict[str, np.ndarray]:
         found = {WRONG[0]: chain.law(False)}
         if chain.b1:
-            found[WRONG[1]] = chain.law(b1=0.0) if _stable(chain) else np.full((3, 3), np.inf)
+            there = stable_without_momentum(chain)
+            found[WRONG[1]] = chain.law(b1=0.0) if there else np.full((3, 3), np.inf)
         else:
-            found[COMMUTING] = _commuting(chain)
+            found[COMMUTING] = commuting(chain)
         return found
 
     laws = [chain.law() for chain in chains]
     return _against(chains, laws, [wrong(chain) for chain in chains], wrongs, replicas, seed)
-
-
-def _stable(chain: Chain) -> bool:
-    """Whether without momentum there is a law at all."""
-    one = chain._replace(b1=0.0)
-    return bool(np.abs(np.linalg.eigvals(_drift(one))).max() < 1)
-
-
-def _drift(chain: Chain) -> np.ndarray:
-    """Of one step without noise or momentum."""
-    return chain.step(np.eye(len(chain.q)), np.zeros_like(chain.q), 0.0)[0]
-
-
-def _commuting(chain: Chain) -> np.ndarray:
-    if chain.rule != "adam_l2":
-        return chain.law(hessian=np.diag(np.diag(chain.hessian)))
-    # ηK = I − drift, so that (η/2b)[K(I − ηK/2)]⁻¹QHQ is this; made symmetric.
-    move = np.eye(len(chain.q)) - _drift(chain)
-    noise = chain.learning_rate**2 / (2 * BATCH) * chain.q @ chain.hessian @ chain.q
-    found = np.linalg.solve(move @ (np.eye(len(move)) - move / 2), noise)
-    return (found + found.T) / 2
 
 
 def _against(

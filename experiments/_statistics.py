@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from ._crossing import Interval, interval
-from ._generalisation import verdict_of_interval
 
 VERDICTS = ("holds", "does not hold", "undecided")
 
@@ -51,6 +50,12 @@ def of_every(rows: Sequence[Mapping[str, Any]], all_of_them: bool = True) -> str
 
 def _all_alike(found: list[str], all_of_them: bool) -> str:
     return found[0] if all_of_them and len(set(found)) == 1 else "undecided"
+
+
+def verdict_of_interval(low: float, high: float, threshold: float, above: bool = True) -> str:
+    """Whether the whole interval lies above (or below) the threshold, or on the other side."""
+    holds, fails = (low > threshold, high < threshold)[:: 1 if above else -1]
+    return "holds" if holds else "does not hold" if fails else "undecided"
 
 
 def tally(verdicts: Sequence[str]) -> dict[str, int]:

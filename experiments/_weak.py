@@ -1,4 +1,4 @@
-"""Adam's SDE against what it is to be: its moments, its stationary law, and discrete Adam (§9).
+"""Adam's SDE against discrete Adam: of which weak order it is in η² (EQUATIONS §9).
 
 On quadratics, where `theory.sde_moments` knows the SDE's moments without Monte Carlo. Every error
 has a standard error over independent paths.

@@ -7,7 +7,9 @@ nothing bounds u but eps: the largest |u| after a gradient σ has vanished, agai
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from . import Progress
 from . import _bounds as measured
 from . import _bounds_tables as tables
 from ._bounds_networks import NETWORKS
-from ._checked import check_counts
+from ._checked import check_counts, check_names
+from ._paths import each
 
 if TYPE_CHECKING:
     import xarray
@@ -42,7 +45,6 @@ EXPECTED = (
     "b2 = b1² at (0.980737, 0.961844). Where b1² > b2 the update that follows a gradient σ which "
     "vanishes grows to r^r (1−r)^{1−r} (σ/eps)^{1−r}, r = 2 ln b1/ln b2: slopes within 2 %."
 )
-PARTS = ("curves", "optimizer", "flows", "paper", "caps")
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        strangers = [name for name in self.networks if name not in NETWORKS]
-        if strangers or len(set(self.networks)) < len(self.networks):
-            raise ValueError(
-                f"networks = {self.networks} must name some of {', '.join(NETWORKS)}, each once."
-            )
+        if self.networks:
+            check_names(self, once=True, networks=NETWORKS)
         # Below 200 steps the bound of the default pair leaves no room in the first half of a run.
         check_counts(self, network_steps=200, steps=2, flow_steps=2, scales=2, seed=0)
         check_counts(self, pairs=1, size=1, flows=1, flow_pairs=1, flow_size=1)
@@ -98,17 +97,28 @@ def run(config: Config, progress: Progress) -> "xarray.DataTree":
     import xarray
 
     begun = time.perf_counter()
-    parts = {name: getattr(tables, name) for name in PARTS}
-    total, nodes = len(parts) + len(config.networks), {}
+    parts, nodes = _parts(config), {}
     for name, part in parts.items():
-        nodes[name] = part(config)
-        progress(name, len(nodes), total)
-    for name in config.networks:
-        nodes[name] = tables.network(config, name)
-        progress(name, len(nodes), total)
+        nodes[name] = part()
+        progress(name, len(nodes), len(parts))
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
+
+
+def _parts(config: Config) -> dict[str, Callable[[], "xarray.Dataset"]]:
+    """What is measured, by the node's name."""
+    streams = config.pairs, config.steps, config.size, config.seed
+    held = config.flow_pairs, config.flow_steps, config.flow_size, config.seed
+    training = config.network_steps, config.learning_rate, config.seed
+    return {
+        "curves": tables.curves,
+        "optimizer": partial(tables.optimizer, *streams),
+        "flows": partial(tables.flows, config.flows, *held),
+        "paper": partial(tables.paper, config.flow_pairs),
+        "caps": partial(tables.caps, config.scales),
+        **{name: partial(tables.network, name, *training) for name in config.networks},
+    }
 
 
 def plot(dataset: "xarray.DataTree") -> "Figure":
@@ -122,9 +132,7 @@ def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
         "optimizer": _streams(dataset["optimizer"].to_dataset()),
         "flows": _flows(dataset["flows"].to_dataset()),
         "paper": _paper(dataset["paper"].to_dataset()),
-        "networks": {
-            name: _network(dataset[name].to_dataset()) for name in NETWORKS if name in dataset
-        },
+        "networks": {n: _network(dataset[n].to_dataset()) for n in NETWORKS if n in dataset},
         "caps": _caps(dataset["caps"].to_dataset()),
     }
 
@@ -184,7 +192,7 @@ def _flows(node: "xarray.Dataset") -> dict[str, Any]:
 
 
 def _paper(node: "xarray.Dataset") -> dict[str, Any]:
-    rows = [node.isel(pair=i) for i in range(node.sizes["pair"])]
+    rows = each(node, "pair")
     return {_pair(row): {"excess": float(row.excess), "after": int(row.steps)} for row in rows}
 
 
@@ -221,7 +229,7 @@ def _caps(node: "xarray.Dataset") -> dict[str, Any]:
             }
             for side in row.side.values
         }
-        for row in (node.isel(pair=i) for i in range(node.sizes["pair"]))
+        for row in each(node, "pair")
     }
 
 
@@ -241,9 +249,8 @@ def check(dataset: "xarray.DataTree") -> list[str]:
         *_attains("a flow", flows.worst.sel(kind="held"), SOLVER),
         *_attains("a flow under g(s)", paper.worst, SOLVER),
     ]
-    for name in NETWORKS:
-        if name in dataset:
-            missing += _exceeds(name, dataset[name].quantiles, ROUNDING)
+    for name in (n for n in NETWORKS if n in dataset):
+        missing += _exceeds(name, dataset[name].quantiles, ROUNDING)
     excess = float(np.max(paper.excess.values))
     if not abs(excess - EXCESS) <= 0.005:
         missing.append(f"A flow exceeds the paper's bound by {excess:.3g}, not by {EXCESS:g}.")
@@ -279,7 +286,7 @@ def _attains(who: str, worst: "xarray.DataArray", allowed: float) -> list[str]:
 
 def _check_caps(node: "xarray.Dataset") -> list[str]:
     missing = []
-    for row in (node.isel(pair=i) for i in range(node.sizes["pair"])):
+    for row in each(node, "pair"):
         for side in row.side.values:
             one = row.sel(side=side)
             slope, expected, off = float(one.slope), float(one.exponent), _off(one)

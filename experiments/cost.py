@@ -25,10 +25,11 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress
 from . import _cost as measured
+from . import _cost_claims as claims
 from ._checked import check_counts, check_names
 from ._cost import FLOWS, PROBLEMS, SCALINGS
-from ._crossing import SLOPE, crossing, crossing_words, exponents, interval
-from ._kept import Arrays, remembered, resumed
+from ._crossing import SLOPE
+from ._kept import Arrays, numbered, resumed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,23 +39,6 @@ if TYPE_CHECKING:
 
 LARGEST = 4e-3
 """Learning rate; the others are each a quarter of the one before."""
-WANTED = 1e-2
-"""Error over the distance travelled."""
-FLOOR = 2.0
-"""A solver is good enough with an error of the flow of at most so many times that at the tightest
-tolerance, which is the model's own."""
-LEVELS = ("wanted", "own")
-ORDERS = {"log": 1, "staggered": 2, "interpolating-2": 2}
-"""p of the flows that have Adam's memory."""
-FLAT, BEND = 0.2, 0.1
-SETTLED = 30
-"""Longest stable steps in a run, from which on L is a bound: before, an error that grows may stay
-below the tolerance."""
-BELOW = 0.9
-"""Of L: with steps that are longer and shorter in turn, the mean of ln|R| is 0 and not of R."""
-RULES, STEEP = 8.0, 0.8
-"""C + L·steps has a local exponent of 0.79 between two runs, one four times longer than the other,
-where L·steps of the longer one is 8 C."""
 EXPECTED = (
     "With 1-b ∝ η a flow's evaluations stay: their exponent in 1/η is below 0.2 at an error of "
     "1e-2, and below p/5 + 0.1 at its own. With fixed decays they do not fall below 0.9 of the "
@@ -78,6 +62,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_names(self, problems=PROBLEMS, flows=FLOWS)
+        if not set(self.flows) & set(claims.ORDERS):
+            raise ValueError(
+                f"flows = {self.flows} must name one of {', '.join(claims.ORDERS)} too: what is "
+                "claimed is claimed of those."
+            )
         check_counts(self, points=SLOPE, seeds=2)
         falling = all(b < a for a, b in zip(self.rtols, self.rtols[1:], strict=False))
         if not self.rtols or not falling or not all(0 < rtol < 1 for rtol in self.rtols):
@@ -107,8 +96,9 @@ def _run(config: Config, progress: Progress, folder: "Path") -> "xarray.DataTree
     import xarray
 
     begun = time.perf_counter()
-    nodes, done, total = {}, 0, len(config.problems) * config.seeds
-    progress(f"{total} problems; smoke 10 s, quick 8 min", done, total)
+    nodes, total = {}, len(config.problems) * config.seeds
+    progress(f"{total} problems; smoke 10 s, quick 8 min", 0, total)
+    keep = numbered(folder, progress, total)
     for name in config.problems:
         rows = []
         for seed in range(config.seeds):
@@ -116,9 +106,7 @@ def _run(config: Config, progress: Progress, folder: "Path") -> "xarray.DataTree
                 measured.measure, name, seed, config.lengths(name), config.flows_of(name),
                 config.rtols,
             )  # fmt: skip
-            rows.append(remembered(folder / f"{done}.npz", compute))
-            done += 1
-            progress(name, done, total)
+            rows.append(keep(name, compute))
         nodes[name] = _labelled(name, config, rows)
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
@@ -162,142 +150,29 @@ def _labelled(name: str, config: Config, rows: list[Arrays]) -> "xarray.Dataset"
         attrs={"title": problem.title, "horizon": problem.horizon, "warm": measured.WARM},
     )
     table["own"] = table.error.isel(rtol=-1, drop=True)
-    for level in LEVELS:
+    for level in claims.LEVELS:
         for key in ("evaluations", "solver_steps"):
-            table[f"{key}_{level}"] = cheapest(table, key, level)
+            table[f"{key}_{level}"] = claims.cheapest(table, key, level)
     return table
 
 
-def cheapest(table: "xarray.Dataset", key: str, level: str) -> "xarray.DataArray":
-    """The least work of a run that is good enough: within `WANTED`, or near its own floor; NaN if
-    none is."""
-    allowed = WANTED if level == "wanted" else FLOOR * table.error.isel(rtol=-1, drop=True)
-    good = (table.error <= allowed) & np.isfinite(table.error)
-    return table[key].where(good).min("rtol")
-
-
 def plot(dataset: "xarray.DataTree") -> "Figure":
-    return cost_figure(dataset, WANTED)
-
-
-def crossings(one: "xarray.Dataset", level: str) -> np.ndarray:
-    """One a seed: where a flow gets cheaper than the optimizer, at its own error or at `WANTED`."""
-    ratio = one[f"evaluations_{level}"] / (one.attrs["warm"] + one.steps)
-    excess = np.log(ratio.transpose("seed", "eta").values)
-    if level == "wanted":
-        # Where it is not good enough it is not cheaper either, however few its evaluations.
-        off = np.log(one.own.transpose("seed", "eta").values / WANTED)
-        excess = np.fmax(excess, off)
-    return np.array([crossing(one.learning_rate.values, row) for row in excess])
+    return cost_figure(dataset, claims.WANTED)
 
 
 def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
     """By problem, limit and flow: the η below which it is cheaper, exponents, work a step."""
-    found: dict[str, Any] = {f"cheaper below, within {WANTED:g}": _best(dataset)}
-    for name, node in dataset.children.items():
-        table = node.to_dataset()
-        first, last = (
-            float(table.loss.sel(end=end).isel(eta=-1, scaling=0).mean()) for end in table.end
-        )
-        found[name] = {
-            "problem": {"η·steps": table.horizon, "loss from": first, "to": last},
-            **{
-                f"{WORDS[scaling]}, {flow}": _row(table.sel(scaling=scaling, flow=flow))
-                for scaling in table.scaling.values
-                for flow in table.flow.values
-                if scaling in FLOWS[str(flow)].scalings
-            },
-        }
-    return found
-
-
-def _best(dataset: "xarray.DataTree") -> dict[str, dict[str, str]]:
-    """By problem and limit the flow that is the first to be worth its while."""
-    found: dict[str, dict[str, str]] = {}
-    for name, node in dataset.children.items():
-        table, found[name] = node.to_dataset(), {}
-        for scaling in table.scaling.values:
-            ways = {
-                str(flow): crossings(table.sel(scaling=scaling, flow=flow), "wanted")
-                for flow in table.flow.values
-                if flow in ORDERS
-            }
-            # In a mean of logarithms a seed without a crossing, NaN, counts as 0.
-            first = max(ways, key=lambda flow: np.log(np.fmax(ways[flow], 1e-300)).mean())
-            words = crossing_words(table.learning_rate.values, ways[first])
-            found[name][WORDS[str(scaling)]] = f"{first}: {words}"
-    return found
-
-
-WORDS = {"fixed": "fixed decays", "scaled": "1-b ∝ η"}
-
-
-def _row(one: "xarray.Dataset") -> dict[str, Any]:
-    rates, steps, smallest = one.learning_rate.values, one.steps.values, one.isel(eta=-1)
-    implicit = bool(one.evaluations.isnull().all())
-    key = "solver_steps" if implicit else "evaluations"
-    row: dict[str, Any] = {"of": key}
-    for level, words in (("wanted", f"at {WANTED:g}"), ("own", "at its own error")):
-        work = one[f"{key}_{level}"].transpose("seed", "eta").values
-        row[f"exponent {words}"] = interval(exponents(steps, work)).words
-        if not implicit:
-            row[f"cheaper below, {words}"] = crossing_words(rates, crossings(one, level))
-    row["at the smallest η"] = float(smallest[f"{key}_own"].mean())
-    row["a step"] = float(((smallest[f"{key}_own"] - one.attrs["warm"]) / smallest.steps).mean())
-    if str(one.scaling.values) == "fixed" and np.isfinite(one.limit):
-        row["derived"] = float(one.limit)
-    row["own error there, largest of the seeds"] = float(smallest.own.max())
-    return row
+    tables = {name: node.to_dataset() for name, node in dataset.children.items()}
+    return {
+        f"cheaper below, within {claims.WANTED:g}": {
+            name: claims.of_best(table) for name, table in tables.items()
+        },
+        **{name: claims.of_problem(table) for name, table in tables.items()},
+    }
 
 
 def check(dataset: "xarray.DataTree") -> list[str]:
     missing = []
     for name, node in dataset.children.items():
-        table = node.to_dataset()
-        judged = [str(flow) for flow in table.flow.values if flow in ORDERS]
-        for flow in judged:
-            one = table.sel(flow=flow)
-            missing += _check_flat(f"{name}, {flow}", flow, one.sel(scaling="scaled"))
-            missing += _check_memory(f"{name}, {flow}", one)
-        for scaling in SCALINGS:
-            ways = [crossings(table.sel(flow=flow, scaling=scaling), "wanted") for flow in judged]
-            if not any(np.all(way > 0) for way in ways):  # NaN: none
-                missing.append(
-                    f"{name}, {WORDS[scaling]}: no flow is cheaper and within {WANTED:g} down to "
-                    f"η = {float(table.learning_rate.min()):.2g} for every seed."
-                )
-    return missing
-
-
-def _check_flat(where: str, flow: str, one: "xarray.Dataset") -> list[str]:
-    missing = []
-    for level, most in (("wanted", FLAT), ("own", ORDERS[flow] / 5 + BEND)):
-        work = one[f"evaluations_{level}"].transpose("seed", "eta").values
-        found = interval(exponents(one.steps.values, work))
-        if not found.mean < most:
-            missing.append(
-                f"{where}, 1-b ∝ η: the exponent at {LEVEL_WORDS[level]} is {found.words}: claimed "
-                f"was below {most:g}."
-            )
-    return missing
-
-
-LEVEL_WORDS = {"wanted": f"an error of {WANTED:g}", "own": "its own error"}
-
-
-def _check_memory(where: str, one: "xarray.Dataset") -> list[str]:
-    """The bound, and the exponent where the memory rules."""
-    missing, limit, steps = [], float(one.limit), one.steps.values
-    ours = one.evaluations_own.sel(scaling="fixed").transpose("seed", "eta").values
-    path = one.evaluations_own.sel(scaling="scaled").transpose("seed", "eta").values
-    a_step = (ours - one.attrs["warm"]) / steps
-    # Tsit5's six calls a step, over L, are its longest stable step.
-    settled = steps * limit / (6 * FLOWS[str(one.flow.values)].calls) >= SETTLED
-    if settled.any() and not a_step[:, settled].min() >= BELOW * limit:
-        least = a_step[:, settled].min()
-        missing.append(f"{where}: {least:.3f} evaluations a step, derived {limit:.3f} at least.")
-    if np.all(limit * steps[-1] >= RULES * path[:, -1]):
-        slope = np.log(ours[:, -1] / ours[:, -2]) / np.log(steps[-1] / steps[-2])
-        if not slope.mean() > STEEP:
-            missing.append(f"{where}, fixed decays: the exponent is {slope.mean():.3f}.")
+        missing += claims.check_problem(str(name), node.to_dataset())
     return missing

@@ -14,7 +14,6 @@ What is due, the flow's iterates differing by O(η) times a smooth function of a
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,25 +24,15 @@ from ct_adam.plotting.derivatives import derivatives_figure
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
+from . import _derivatives_claims as claims
 from ._checked import check_counts
 from ._derivatives import KINDS, Point, Problem, digits, measure, over_horizon, ripples, slopes
-from ._kept import Arrays, remembered, resumed
+from ._kept import Arrays, Keep, numbered, resumed
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-WITHIN = 0.1
-"""of slope 1"""
-ROUNDING = 1e-8
-"""Reverse against forward: the same solver steps, differentiated (tests/test_derivatives.py)."""
-SHARE = 0.03
-"""Of a flow's error that differences and solver may make: it moves a slope by as much over an
-e-fold of η at most, a third of what is allowed."""
-EXPLODES = 1e6
-"""times the smoothed derivative: no longer a number of use to anyone"""
-ERRORS = 2.0
-"""standard errors of the smoothed slope: by so many the flow's derivative may be larger"""
 EXPECTED = (
     "Derivatives of a flow's final loss by η, b1, b2, λ and the start differ from central "
     "differences of the discrete run by O(η): slope 1 ± 0.1 with its 95 % interval where "
@@ -134,15 +123,7 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
     if config.digits:
         problems["digits"] = digits(range(config.digits), config.hidden, config.images)
     each = len(config.shrinking) + len(config.fixed)
-    total = len(problems) * each + bool(config.unstable)
-    done = 0
-
-    def piece(what: str, compute: Callable[[], Arrays]) -> Arrays:
-        nonlocal done
-        found = remembered(folder / f"{done}.npz", compute)
-        done += 1
-        progress(what, done, total)
-        return found
+    keep = numbered(folder, progress, len(problems) * each + bool(config.unstable))
 
     def node(name: str, problem: Problem, scaling: str) -> "xarray.Dataset":
         rows = []
@@ -152,7 +133,7 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
         for steps in lengths.tolist():
             point = point_at(scaling, name, steps)
             what = f"{problem.title}, {scaling}, {steps} steps"
-            rows.append(piece(what, lambda p=point, n=steps: measure(p, problem, n)))
+            rows.append(keep(what, lambda p=point, n=steps: measure(p, problem, n)))
         return _labelled(problem.title, LENGTH[name], lengths, rows)
 
     nodes = {
@@ -161,7 +142,7 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
         for scaling in SCALINGS
     }
     if config.unstable:
-        nodes["horizon"] = _horizon(config, piece)
+        nodes["horizon"] = _horizon(config, keep)
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
@@ -214,12 +195,12 @@ def _labelled(title: str, length: float, steps: np.ndarray, rows: list[Arrays]) 
 DERIVATIVES = ("reverse", "forward", "difference", "discrete")
 
 
-def _horizon(config: Config, piece: Callable[[str, Callable[[], Arrays]], Arrays]) -> Any:
+def _horizon(config: Config, keep: Keep) -> "xarray.Dataset":
     import xarray
 
     problem = ripples(range(FIRST, FIRST + config.unstable))
     saves = np.arange(0, config.horizon + 1, max(1, config.horizon // 40))
-    found = piece(
+    found = keep(
         f"{problem.title}, chattering",
         lambda: over_horizon(UNSTABLE, problem, saves, WATCHED, WIDTH, config.runs),
     )
@@ -242,95 +223,15 @@ def plot(dataset: "xarray.DataTree") -> "Figure":
 
 def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
     """A line a kind with its verdict, and the cost of both modes; then the longest horizon."""
-    found: dict[str, Any] = {}
-    for name, scaling, node in _nodes(dataset):
-        last = node.isel(eta=-1)
-        table: dict[str, Any] = {kind: _row(scaling, last.sel(kind=kind)) for kind in KINDS}
-        spent = float(last.evaluations.mean())
-        # Reverse: checkpoints, √(2·budget) of them, so that no step is taken more than three times.
-        table["gradients, and Hessian products"] = {
-            "discrete run": int(last.steps), "its differences": 10 * int(last.steps), "flow": spent,
-            "forward": f"{spent:.0f}, {5 * spent:.0f}",
-            "reverse": f"{3 * spent:.0f} at most, {spent:.0f}",
-        }  # fmt: skip
-        found[f"{name}, {scaling}"] = table
+    found = claims.of_slopes(dataset)
     if "horizon" in dataset:
-        end = dataset["horizon"].to_dataset().isel(step=-1)
-        found["chattering"] = {
-            f"{kind}, seed {seed}": {
-                key: float(end[key].sel(kind=kind, seed=seed))
-                for key in ("discrete", "flow", "smoothed", "smoothed_error")
-            }
-            for kind in end.kind.values.tolist()
-            for seed in end.seed.values.tolist()
-        }
+        found["chattering"] = claims.of_chattering(dataset["horizon"].to_dataset())
     return found
-
-
-def _row(scaling: str, one: "xarray.Dataset") -> dict[str, Any]:
-    kind = one.kind.item()
-    return {
-        "slope": float(one.slope),
-        "from": float(one.slope_low),
-        "to": float(one.slope_high),
-        "due": "1 to 2" if _decay_at_fixed(scaling, kind) else "1",
-        "verdict": "agrees" if _slope_is_due(scaling, one) else "does not",
-        "error at the smallest η": float(one.error),
-        "modes apart": float(one.modes),
-        "solver's share": float(one.solver / one.error),
-        "differences' share": float(one.differences / one.error),
-    }
-
-
-def _nodes(dataset: "xarray.DataTree") -> list[tuple[str, str, "xarray.Dataset"]]:
-    return [
-        (name, scaling, dataset[f"{name}/{scaling}"].to_dataset())
-        for name in EPS
-        for scaling in SCALINGS
-        if name in dataset
-    ]
-
-
-def _decay_at_fixed(scaling: str, kind: str) -> bool:
-    return scaling == "fixed" and kind in ("b1", "b2")
-
-
-def _slope_is_due(scaling: str, one: "xarray.Dataset") -> bool:
-    low, high = float(one.slope_low), float(one.slope_high)
-    return low >= 1 - WITHIN and (_decay_at_fixed(scaling, one.kind.item()) or high <= 1 + WITHIN)
 
 
 def check(dataset: "xarray.DataTree") -> list[str]:
     """Slopes, modes, and that neither solver nor differences make them; then the long horizon."""
-    missing = []
-    for name, scaling, node in _nodes(dataset):
-        for kind in KINDS:
-            one, where = node.sel(kind=kind), f"{name}, {scaling}, by {kind}"
-            if not _slope_is_due(scaling, one):
-                missing.append(
-                    f"{where}: the slope lies in {float(one.slope_low):.2f} … "
-                    f"{float(one.slope_high):.2f}."
-                )
-            if not float(one.modes.max()) <= ROUNDING:
-                missing.append(f"{where}: the modes differ by {float(one.modes.max()):.1e}.")
-            for what in ("solver", "differences"):
-                share = float((one[what] / one.error).max())
-                if not share <= SHARE:
-                    missing.append(f"{where}: the {what} make {share:.2g} of the error.")
+    missing = claims.check_slopes(dataset)
     if "horizon" in dataset:
-        missing += _check_horizon(dataset["horizon"].to_dataset())
-    return missing
-
-
-def _check_horizon(node: "xarray.Dataset") -> list[str]:
-    missing, end = [], node.isel(step=-1)
-    for seed in node.seed.values.tolist():
-        for kind in node.kind.values.tolist():
-            one, where = end.sel(seed=seed, kind=kind), f"problem {seed}, by {kind}"
-            names = ("flow", "discrete", "smoothed", "smoothed_error")
-            flow, discrete, mean, error = (float(one[k]) for k in names)
-            if not abs(discrete) >= EXPLODES * abs(mean):
-                missing.append(f"{where}: the discrete derivative is {discrete:.2g}, of use still.")
-            if not abs(flow) <= abs(mean) + ERRORS * error:
-                missing.append(f"{where}: the flow's is {flow:.3g}, the smoothed one {mean:.3g}.")
+        missing += claims.check_chattering(dataset["horizon"].to_dataset())
     return missing

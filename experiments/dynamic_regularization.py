@@ -26,7 +26,7 @@ from ct_adam.sweep.provenance import provenance
 from . import Progress, _complexity, _descent, _pac_bayes, _stationary
 from . import _dynamic_claims as claims
 from . import _flatness as measured
-from ._checked import check_counts, check_names, check_positive
+from ._checked import check_counts, check_distinct, check_names, check_positive
 from ._dynamic_claims import GAPS, QUARTER
 from ._flatness import FLATNESS, METHODS, SCORES, Net
 from ._kept import Arrays, all_remembered, resumed
@@ -49,12 +49,6 @@ EXPECTED = (
 
 SPECTRUM_IMAGES = 1797
 """All that scikit-learn's digits are."""
-
-
-def check_distinct(name: str, values: tuple[Any, ...], least: int) -> None:
-    numbers = all(isinstance(x, int | float) and 0 < x < np.inf for x in values)
-    if len(values) < least or not numbers or len(set(values)) < len(values):
-        raise ValueError(f"{name} = {values} must be {least} or more different positive numbers.")
 
 
 @dataclass(frozen=True)
@@ -112,8 +106,8 @@ class Config:
             )
         if self.images not in measured.IMAGES:
             raise ValueError(f"images = {self.images!r} must be {' or '.join(measured.IMAGES)}.")
-        for name, least in (("rates", 1), ("decays", 1), ("targets", 2), ("horizons", 2)):
-            check_distinct(name, getattr(self, name), least)
+        check_distinct(self, 1, "rates", "decays")
+        check_distinct(self, 2, "targets", "horizons")
         if not all(isinstance(steps, int) for steps in self.horizons):
             raise ValueError(f"horizons = {self.horizons} must be whole numbers of steps.")
         there, wanted = measured.IMAGES[self.images], self.train + self.validation + self.test
@@ -180,9 +174,8 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
     import xarray
 
     begun = time.perf_counter()
-    cells = measured.cells(config.rates, config.decays)
-    each = len(cells) * config.tuning_seeds + len(METHODS) * config.seeds
     work = _theory(config)
+    each = len(_tuning(config)) + len(METHODS) * config.seeds
     total, done = each * len(config.nets) + len(work), 0
 
     def told(what: str, pieces: int) -> None:
@@ -199,18 +192,27 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
     nodes["priors"] = _pac_bayes.priors(nodes["spectrum"])
     h = np.diag(_stationary.LIVE_HESSIANS["modes"]).tolist()
     nodes["live"] = nodes["live"].assign_attrs(curvatures=h)
-    there = config.training
     for i, net in enumerate(Net(name, config.images) for name in config.nets):
-        tuning = [Run(cell, seed) for cell in cells for seed in range(config.tuning_seeds)]
-        tell = partial(told, net.name)
-        chose = measured.results(net, tuning, there, False, tell, folder / f"{i}-tuning")
-        best = measured.best_cells(chose)
-        again = [Run(best[m], s) for m in METHODS for s in _fresh(config)]
-        found = measured.results(net, again, there, True, tell, folder / f"{i}-fresh")
-        nodes[f"network_{i}"] = _labelled(net, best, found, config)
+        nodes[f"network_{i}"] = _network(net, config, partial(told, net.name), folder / str(i))
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
+
+
+def _tuning(config: Config) -> list[Run]:
+    cells = measured.cells(config.rates, config.decays)
+    return [Run(cell, seed) for cell in cells for seed in range(config.tuning_seeds)]
+
+
+def _network(net: Net, config: Config, told: Callable[[int], None], path: Path) -> "xarray.Dataset":
+    """Its pieces are kept in files that begin with `path`."""
+    there = config.training
+    tuning, fresh = (path.with_name(f"{path.name}-{part}") for part in ("tuning", "fresh"))
+    chose = measured.results(net, _tuning(config), there, False, told, tuning)
+    best = measured.best_cells(chose)
+    again = [Run(best[m], s) for m in METHODS for s in _fresh(config)]
+    found = measured.results(net, again, there, True, told, fresh)
+    return _labelled(net, best, found, config)
 
 
 def _flat(compute: Callable[[], "xarray.Dataset"]) -> Arrays:

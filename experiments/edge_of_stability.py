@@ -89,17 +89,25 @@ def run(config: Config, progress: Progress) -> "xarray.DataTree":
         steps = config.steps(case)
         points = np.unique(np.linspace(0, (steps - 2) // 2, config.points).round().astype(int)) * 2
         for seed in range(config.seeds):
-            row: dict[str, Any] = {"half_extent": {}, "oscillation": {}, "sharpness": {}}
+            found = []
             for part in measure(case, seed, steps, points, config.budget):
-                for key, value in part.items():
-                    row[key] = {**row[key], **value} if key in row else value
+                found.append(part)
                 done += 1
                 progress(f"{name}, seed {seed}", done, total)
-            measured.append(row)
+            measured.append(_joined(found))
         nodes[name] = _labelled(case, measured, steps, points)
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row: of what several parts have, each its own labels."""
+    row: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            row[key] = {**row[key], **value} if key in row else value
+    return row
 
 
 _BY_STEP = {

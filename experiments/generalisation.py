@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from ct_adam.theory import stability_coefficient
 
 from . import Progress
 from . import _generalisation as measured
+from . import _generalisation_claims as claims
 from ._checked import check_counts
-from ._generalisation import Network, Piece, Reading
+from ._generalisation import Network, Piece
+from ._generalisation_claims import CLAIMS, Measured, Reading, best_within
 from ._kept import resumed
+from ._statistics import tally
 
 if TYPE_CHECKING:
     import xarray
@@ -34,14 +37,6 @@ CURVES = {
     "second": "normal curve through (0.9, 0.95)",
     "level": "level curve of the default's C",
 }
-CLAIMS = {
-    "faster": "larger C > 0 is faster at the short horizon: rank correlation above 0",
-    "equal": "C > 0 are about equal at the long horizon: spread below half of the short one's",
-    "rise": "sharp rise at C < 0 at the long horizon: above the line through C > 0",
-    "alone": "C alone decides: spread along the level curve below half of the normal curve's",
-}
-"""The first three are the paper's; the last is what would make C more than a name for a pair."""
-HALF = 0.5
 EXPECTED = (
     "The paper's figure: along the normal curves a larger C is faster at the short horizon, all "
     "C > 0 are about equal at the long one, and the loss rises sharply at C < 0. Whatever is found "
@@ -190,17 +185,6 @@ def _node(piece: Piece, losses: np.ndarray, config: Config) -> "xarray.Dataset":
     )  # fmt: skip
 
 
-class Measured(NamedTuple):
-    """The best losses (rate, seed, point) of a curve within both horizons, and their C."""
-
-    c: np.ndarray
-    short: np.ndarray
-    long: np.ndarray
-
-    def where(self, chosen: np.ndarray) -> "Measured":
-        return Measured(self.c[chosen], self.short[..., chosen], self.long[..., chosen])
-
-
 def _config(tree: "xarray.DataTree") -> Config:
     known = json.loads(tree.attrs["config"])
     return Config(**{**known, "learning_rates": tuple(known["learning_rates"])})
@@ -208,7 +192,7 @@ def _config(tree: "xarray.DataTree") -> Config:
 
 def _measured(node: Any, config: Config) -> Measured:
     losses, steps = node["loss"].values, node["step"].values
-    best = (measured.best_within(losses, steps, n) for n in (config.short, config.long))
+    best = (best_within(losses, steps, n) for n in (config.short, config.long))
     return Measured(node["c"].values, *best)
 
 
@@ -240,92 +224,35 @@ def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
         by_curve = {curve: _measured(node[curve], config) for curve in CURVES}
         found[name] = {
             curve: {
-                reading: _claims(by_curve[curve], read, config)
+                reading: claims.of_normal_curve(by_curve[curve], read, config.resamples)
                 for reading, read in config.readings.items()
             }
             for curve in ("default", "second")
         }
         found[name]["level"] = {
-            reading: {"alone": _alone(by_curve["level"], by_curve["default"], read, config)}
+            reading: claims.of_level_curve(
+                by_curve["level"], by_curve["default"], read, config.resamples
+            )
             for reading, read in config.readings.items()
         }
         found[name]["best learning rate"] = {
-            curve: _rates(best, config) for curve, best in by_curve.items()
+            curve: claims.of_rates(best, config.learning_rates) for curve, best in by_curve.items()
         }
-    tallies = {claim: {"expected": CLAIMS[claim], **_tally(found, claim)} for claim in CLAIMS}
+    tallies = {
+        claim: {"expected": words, **tally(_verdicts(found, claim))}
+        for claim, words in CLAIMS.items()
+    }
     return {"claims": tallies, **found}
 
 
-def _claims(best: Measured, read: Reading, config: Config) -> dict[str, dict[str, Any]]:
-    """The paper's three on one normal curve."""
-    positive = best.where(best.c > 0)
-    again = measured.resampling(positive.c, config.seeds, config.resamples)
-    c = positive.c[again.points]
-    short, long = (read(again(x)) for x in (positive.short, positive.long))
-    everywhere = measured.resampling(best.c, config.seeds, config.resamples)
-    return {
-        "faster": _correlation(positive.c, read(positive.short), measured.spearman(c, short)),
-        "faster, C < 0 too": _correlation(
-            best.c,
-            read(best.short),
-            measured.spearman(best.c[everywhere.points], read(everywhere(best.short))),
-        ),
-        "faster, long": _correlation(positive.c, read(positive.long), measured.spearman(c, long)),
-        "equal": _ratio(read(positive.long), read(positive.short), long, short),
-        "rise": _rise(best, read, everywhere),
-    }
-
-
-def _correlation(c: np.ndarray, loss: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
-    rho, p = float(measured.spearman(c, loss)), measured.permutation_p(c, loss)
-    low, high = measured.interval(resampled)
-    verdict = measured.verdict_of_correlation(rho, p, low, high)
-    return {"found": rho, "low": low, "high": high, "p": p, "verdict": verdict}
-
-
-def _ratio(
-    one: np.ndarray, other: np.ndarray, ones: np.ndarray, others: np.ndarray
-) -> dict[str, Any]:
-    """Of the spreads over the points; then of those of resamples."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one point only has none
-        value, resampled = one.std() / other.std(), ones.std(-1) / others.std(-1)
-    low, high = measured.interval(resampled)
-    verdict = measured.verdict_of_interval(low, high, HALF, above=False)
-    return {"found": float(value), "low": low, "high": high, "verdict": verdict}
-
-
-def _rise(best: Measured, read: Reading, again: measured.Resampling) -> dict[str, Any]:
-    value = float(measured.rise(best.c, read(best.long)))
-    low, high = measured.interval(measured.rise(best.c[again.points], read(again(best.long))))
-    verdict = measured.verdict_of_interval(low, high, 0.0)
-    return {"found": value, "low": low, "high": high, "verdict": verdict}
-
-
-def _alone(level: Measured, normal: Measured, read: Reading, config: Config) -> dict[str, Any]:
-    normal = normal.where(normal.c > 0)
-    # One draw of seeds for both: a seed's batches are the same on both curves.
-    drawn = [
-        read(measured.resampling(best.c, config.seeds, config.resamples)(best.short))
-        for best in (level, normal)
-    ]
-    return _ratio(read(level.short), read(normal.short), *drawn)
-
-
-def _rates(best: Measured, config: Config) -> dict[str, float]:
-    """How often each learning rate is a point's best at the long horizon."""
-    chosen = best.long.mean(axis=1).argmin(axis=0)
-    return {f"{r:g}": float((chosen == i).mean()) for i, r in enumerate(config.learning_rates)}
-
-
-def _tally(found: Mapping[str, Any], claim: str) -> dict[str, int]:
-    rows = [
+def _verdicts(found: Mapping[str, Any], claim: str) -> list[str]:
+    return [
         row[claim]["verdict"]
         for node in found.values()
-        for curve in ("default", "second", "level")
+        for curve in CURVES
         for row in node[curve].values()
         if claim in row
     ]
-    return {verdict: rows.count(verdict) for verdict in ("holds", "does not hold", "undecided")}
 
 
 def check(dataset: "xarray.DataTree") -> list[str]:

@@ -12,6 +12,7 @@ chose nothing.
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,15 @@ import numpy as np
 from ct_adam.plotting.hyperparameters import hyperparameters_figure
 from ct_adam.sweep.provenance import provenance
 
-from . import Progress
+from . import Progress, _searches
 from . import _hyperparameters as measured
+from . import _hyperparameters_claims as claims
 from ._checked import check_counts
-from ._hyperparameters import NAMES, Found, Search
+from ._hyperparameters import NAMES
+from ._hyperparameters_claims import NEAR, SHARES, SOLVER
 from ._kept import remembered, resumed
-from ._statistics import of_every, paired
+from ._searches import Found, Search
+from ._statistics import of_every
 
 if TYPE_CHECKING:
     import xarray
@@ -34,14 +38,6 @@ if TYPE_CHECKING:
 
 TAME = np.log([2e-3, 0.1, 0.01, 0.1])
 """A point where no iterate chatters, the first probe."""
-NEAR, SOLVER = 0.1, 0.01
-"""There the flow's hypergradient may differ by so much from the discrete run's, and at the
-tolerance in use from that at a hundredth of it, both relative to its length. The flow weighs its
-first gradient half a step more (EQUATIONS §1): 2.5 % of smoke's 20 steps."""
-SHARES = (0.25, 1.0)
-"""of the budget, at which searches are compared"""
-EXPLODED = 100.0
-"""A hypergradient of this length is of no use: 1 % of a number would change the loss e-fold."""
 IMAGES = 1797
 EXPECTED = (
     f"Where no iterate chatters (η = 2e-3) the flow's hypergradient is that of the discrete run "
@@ -97,26 +93,24 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
     import xarray
 
     begun = time.perf_counter()
-    names = measured.at_hand()
+    names = _searches.at_hand()
     rows: dict[str, list[Found]] = {name: [] for name in (*names, "probes")}
     factors = measured.cost_factors(_task(config, 0))
+    done, total = 0, (len(names) + 1) * config.seeds
     for seed in range(config.seeds):
-        task = _task(config, seed)
-        first = measured.draws(config.first, seed)
+        task, first = _task(config, seed), measured.draws(config.first, seed)
         search = Search(task, config.steps, config.budget, first, factors["four tangents"], seed)
-        for i, name in enumerate(names):
-            path = folder / f"{name}-{seed}.npz"
-            rows[name].append(remembered(path, lambda s=search, n=name: measured.timed(s, n)))
-            progress(f"seed {seed}, {name}", (len(names) + 1) * seed + i, _total(config, names))
         points = np.vstack([TAME, measured.draws(config.probes, 1000 + seed)])
-        path = folder / f"probes-{seed}.npz"
-        found = remembered(path, lambda t=task, p=points: measured.probes(t, config.steps, p))
-        rows["probes"].append(found)
+        work = {name: partial(_searches.timed, search, name) for name in names}
+        work["probes"] = partial(measured.probes, task, config.steps, points)
+        for name, compute in work.items():
+            rows[name].append(remembered(folder / f"{name}-{seed}.npz", compute))
+            done += 1
+            progress(f"seed {seed}, {name}", done, total)
     nodes = {name: _candidates(rows[name]) for name in names}
     nodes["best"] = _best(config, nodes)
     nodes["probes"] = _probes(rows["probes"])
     tree = xarray.DataTree.from_dict(nodes)
-    progress("done", _total(config, names), _total(config, names))
     optuna = version("optuna") if "TPE" in names else "not installed"
     tree.attrs = {
         "factors": json.dumps(factors),
@@ -128,10 +122,6 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
 
 def _task(config: Config, seed: int) -> measured.Task:
     return measured.digits_task(config.hidden, config.train, config.validation, seed)
-
-
-def _total(config: Config, names: list[str]) -> int:
-    return (len(names) + 1) * config.seeds
 
 
 def _candidates(rows: list[Found]) -> "xarray.Dataset":
@@ -179,7 +169,7 @@ def _best(config: Config, nodes: dict[str, "xarray.Dataset"]) -> "xarray.Dataset
     budgets = np.union1d(grid, [share * config.budget for share in SHARES])
     found = [
         [
-            measured.best_within(c, x, budgets)
+            _searches.best_within(c, x, budgets)
             for c, x in zip(n.cost.values, n.loss.values, strict=True)
         ]
         for n in nodes.values()
@@ -212,115 +202,24 @@ def plot(dataset: "xarray.DataTree") -> "Figure":
 def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
     """Costs, losses, comparisons with their verdicts, and hypergradients."""
     best = dataset["best"].to_dataset()
-    compared = _compared(dataset)
+    compared = claims.of_comparisons(dataset)
     random = [row for name, row in compared.items() if name.startswith("random, validation")]
-    missing = [] if "TPE" in dataset else ["TPE: optuna is not installed (pip install optuna)."]
+    without = "TPE: optuna is not installed (pip install optuna)."
     return {
         "cost of a gradient, in gradients": json.loads(dataset.attrs["factors"]),
         "searches": {
-            name: _search(dataset[name].to_dataset(), best.sel(search=name))
+            name: claims.of_search(dataset[name].to_dataset(), best.sel(search=name))
             for name in best.search.values.tolist()
         },
         "ln(loss by flow / loss by the other), intervals simultaneous": compared,
         "descent through the flow is below random search, at every budget": of_every(random),
-        "hypergradients": _slopes(dataset["probes"].to_dataset()),
-        "ln(flow's own loss / discrete loss) where its own is lowest": _model_gap(
+        "hypergradients": claims.of_slopes(dataset["probes"].to_dataset()),
+        "ln(flow's own loss / discrete loss) where its own is lowest": claims.of_model_gap(
             dataset["flow"].to_dataset()
         ),
-        **({"left out": missing[0]} if missing else {}),
+        **({} if "TPE" in dataset else {"left out": without}),
     }
-
-
-def _search(node: "xarray.Dataset", best: "xarray.Dataset") -> dict[str, float]:
-    """Medians over the seeds."""
-    tried = np.isfinite(node.cost.values).sum(1)
-    last = best.loss.isel(budget=-1)
-    return {
-        "candidates": float(np.median(tried)),
-        "spent": float(np.median(np.nanmax(node.cost.values, 1))),
-        "seconds": float(node.seconds.median()),
-        "validation": float(last.sel(images="validation").median()),
-        "test": float(last.sel(images="test").median()),
-    }
-
-
-def _compared(dataset: "xarray.DataTree") -> dict[str, Any]:
-    """Seed by seed the flow's search against every other one."""
-    best = dataset["best"].to_dataset()
-    logs = np.log(best.loss)
-    budgets = best.budget.values[-1] * np.array(SHARES)
-    differences = {
-        f"{other}, {images}, {budget:g} runs": _apart(logs, other, images, budget)
-        for other in best.search.values.tolist()
-        if other != "flow"
-        for images, some in (("validation", budgets), ("test", budgets[-1:]))
-        for budget in some
-    }
-    differences["unrolled, validation, as many steps"] = _as_many_steps(dataset)
-    count = len(differences)
-    return {name: paired(each, count, above=False) for name, each in differences.items()}
-
-
-def _apart(logs: "xarray.DataArray", other: str, images: str, budget: float) -> np.ndarray:
-    at = logs.sel(images=images, budget=budget)
-    return (at.sel(search="flow") - at.sel(search=other)).values
-
-
-def _as_many_steps(dataset: "xarray.DataTree") -> np.ndarray:
-    """Both descents after the number of candidates that the shorter one had: what is left when
-    the price of a hypergradient is not looked at."""
-    flow, unrolled = (dataset[n].loss.sel(images="validation").values for n in ("flow", "unrolled"))
-    most = [
-        min(np.isfinite(x).sum(), np.isfinite(y).sum()) for x, y in zip(flow, unrolled, strict=True)
-    ]
-    return np.array(
-        [np.log(f[:n].min() / u[:n].min()) for f, u, n in zip(flow, unrolled, most, strict=True)]
-    )
-
-
-def _model_gap(flow: "xarray.Dataset") -> dict[str, Any]:
-    """Below 0 where descent has used what only the flow promises."""
-    own, discrete = flow.flow.values, flow.loss.sel(images="validation").values
-    each = [
-        np.log(o / d)[np.nanargmin(o)] if np.isfinite(o).any() else np.nan
-        for o, d in zip(own, discrete, strict=True)
-    ]
-    return paired(np.array(each), above=False)
-
-
-def _slopes(probes: "xarray.Dataset") -> dict[str, Any]:
-    """How far apart both are at the tame point, and in the box where they are of use."""
-    flow, discrete, fine = (probes[name].values for name in ("flow", "discrete", "fine"))
-    box = [x[:, 1:].reshape(-1, len(AXES)) for x in (flow, discrete)]
-    lengths = [np.linalg.norm(x, axis=1) for x in box]
-    exploded = [~(length < EXPLODED) for length in lengths]  # also where there is none
-    calm = ~(exploded[0] | exploded[1])
-    cosine = np.sum(box[0] * box[1], axis=1)[calm] / (lengths[0] * lengths[1])[calm]
-    return {
-        "tame: apart, most": _relative(flow[:, 0], discrete[:, 0]),
-        "tame: solver, most": _relative(flow[:, 0], fine),
-        "box: points": len(calm),
-        "box: flow exploded": int(exploded[0].sum()),
-        "box: discrete exploded": int(exploded[1].sum()),
-        "box: largest, flow": float(lengths[0].max()),
-        "box: largest, discrete": float(lengths[1].max()),
-        "box: cosine where neither exploded, median": float(np.median(cosine)),
-        "box: its lower quartile": float(np.quantile(cosine, 0.25)),
-    }
-
-
-def _relative(some: np.ndarray, others: np.ndarray) -> float:
-    """Largest over the seeds, of the length."""
-    return float((np.linalg.norm(some - others, axis=1) / np.linalg.norm(others, axis=1)).max())
 
 
 def check(dataset: "xarray.DataTree") -> list[str]:
-    found = _slopes(dataset["probes"].to_dataset())
-    missing = []
-    for name, most, words in (
-        ("tame: apart, most", NEAR, "from the discrete run's"),
-        ("tame: solver, most", SOLVER, "from that of a hundredth of the tolerance"),
-    ):
-        if not found[name] <= most:
-            missing.append(f"The flow's hypergradient is {found[name]:.2g} {words}, not {most:g}.")
-    return missing
+    return claims.check_slopes(claims.of_slopes(dataset["probes"].to_dataset()))

@@ -12,8 +12,9 @@ is their difference: seed by seed, with the same start, batches and test images,
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,11 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress
 from . import _k_adam as measured
-from ._checked import check_counts, check_names
+from ._checked import check_counts, check_distinct, check_names
 from ._generalisation import Network, at_hand, image_model, text_model
-from ._k_adam import BASELINES, Cell, Run, Training
+from ._k_adam import BASELINES, Run, Training
 from ._k_adam_claims import BEST, PAPER, Found, network_numbers
+from ._k_adam_runs import Plan, labelled
 from ._kept import Arrays, remembered, resumed
 from ._statistics import tally
 
@@ -108,12 +110,7 @@ class Config:
             raise ValueError(f"seeds_two = {self.seeds_two} must be at least seeds = {self.seeds}.")
         if self.steps % self.every:
             raise ValueError(f"every = {self.every} must divide steps = {self.steps}.")
-        rates = np.unique(np.asarray(self.learning_rates, float))
-        once = len(rates) == np.size(self.learning_rates) and np.ndim(self.learning_rates) == 1
-        if not once or not len(rates) or not (rates > 0).all() or not np.isfinite(rates).all():
-            raise ValueError(
-                f"learning_rates = {self.learning_rates} must be some positive numbers, each once."
-            )
+        check_distinct(self, 1, "learning_rates")
         if not (0 <= self.l2 < np.inf and 0 <= self.decoupled < np.inf):
             raise ValueError(f"l2 = {self.l2} and decoupled = {self.decoupled} must be 0 or more.")
 
@@ -124,16 +121,11 @@ class Config:
             self.lanes,
         )  # fmt: skip
 
-    def ks_of(self, network: str) -> list[int]:
-        return [k for k in sorted(self.ks) if network != "text" or k <= self.text_k]
-
-    def cells(self, network: str) -> list[Cell]:
-        return measured.cells(self.ks_of(network), self.strategies, self.baselines)
-
-    def seeds_of(self, cell: Cell) -> range:
-        """Those that are reported: none that chose the rate."""
-        count = self.seeds_two if cell.k in (1, 2) else self.seeds
-        return range(self.tuning_seeds, self.tuning_seeds + count)
+    def plan(self, network: str) -> Plan:
+        ks = [k for k in sorted(self.ks) if network != "text" or k <= self.text_k]
+        cells = measured.cells(ks, self.strategies, self.baselines)
+        rates = self.learning_rates
+        return Plan(cells, ks, rates, self.tuning_seeds, self.seeds, self.seeds_two)
 
 
 SIZES = {
@@ -164,42 +156,40 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
 
     begun = time.perf_counter()
     networks = _networks(config)
-    total = sum(map(len, (p for n in networks for p in _pieces(config, n.name)))) + len(networks)
+    total = sum(1 + len(config.plan(n.name).pieces(config.lanes)) for n in networks)
     done = 0
 
-    def told(what: str) -> Callable[[], None]:
-        def tell() -> None:
-            nonlocal done
-            done += 1
-            progress(what, done, total)
-
-        return tell
+    def told(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(what, done, total)
 
     for network in networks:  # first: data that is missing is missed before the work
         measured.problem_of(network, config.training)
     progress(_budget(config, networks), done, total)
-    nodes = {}
-    for network in networks:
-        name = network.name
-        # First, while no other run of this keeps the machine busy.
-        seconds = remembered(
-            folder / f"{name}-seconds.npz",
-            lambda n=network: measured.seconds_per_step(n, config.ks_of(n.name), config.training),
-        )
-        told(f"{name}, time of a step")()
-        tuned = measured.results(
-            network, _tuning(config, name), config.training, told(f"{name}, tuning"),
-            folder / f"{name}-tuning",
-        )  # fmt: skip
-        rates = chosen_rates(config, name, tuned)
-        found = measured.results(
-            network, _reported(config, name, rates), config.training, told(f"{name}, fresh seeds"),
-            folder / f"{name}-fresh",
-        )  # fmt: skip
-        nodes[name] = _node(network, config, tuned, rates, found, seconds)
+    nodes = {n.name: _node(n, config, told, folder) for n in networks}
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
+
+
+def _node(
+    network: Network, config: Config, told: Callable[[str], None], folder: Path
+) -> "xarray.Dataset":
+    name, plan, training = network.name, config.plan(network.name), config.training
+
+    def results(runs: list[Run], part: str, what: str) -> dict[Run, Arrays]:
+        tell, path = partial(told, f"{name}, {what}"), folder / f"{name}-{part}"
+        return measured.results(network, runs, training, tell, path)
+
+    # First, while no other run of this keeps the machine busy.
+    compute = partial(measured.seconds_per_step, network, plan.ks, training)
+    seconds = remembered(folder / f"{name}-seconds.npz", compute)
+    told(f"{name}, time of a step")
+    tuned = results(plan.tuning_runs(), "tuning", "tuning")
+    rates = plan.chosen_rates(tuned)
+    found = results(plan.fresh_runs(rates), "fresh", "fresh seeds")
+    return labelled(network.title, plan, training, tuned, rates, found, seconds)
 
 
 def _networks(config: Config) -> list[Network]:
@@ -216,106 +206,9 @@ def _networks(config: Config) -> list[Network]:
     return networks
 
 
-def _tuning(config: Config, network: str) -> list[Run]:
-    return [
-        Run(cell, rate, seed)
-        for cell in config.cells(network)
-        for rate in config.learning_rates
-        for seed in range(config.tuning_seeds)
-    ]
-
-
-def _reported(config: Config, network: str, rates: Mapping[Cell, float]) -> list[Run]:
-    return [
-        Run(cell, rates[cell], seed)
-        for cell in config.cells(network)
-        for seed in config.seeds_of(cell)
-    ]
-
-
-def _pieces(config: Config, network: str) -> Iterator[list[list[Run]]]:
-    unknown = dict.fromkeys(config.cells(network), 0.0)
-    for runs in (_tuning(config, network), _reported(config, network, unknown)):
-        yield measured.pieces_of(runs, config.lanes)
-
-
 def _budget(config: Config, networks: list[Network]) -> str:
-    runs = sum(len(p) for n in networks for part in _pieces(config, n.name) for p in part)
+    runs = sum(len(p) for n in networks for p in config.plan(n.name).pieces(config.lanes))
     return f"{runs} runs × {config.steps} = {runs * config.steps:,} steps"
-
-
-def chosen_rates(config: Config, network: str, tuned: Mapping[Run, Arrays]) -> dict[Cell, float]:
-    """Of the least mean validation loss at the end, NaN being the largest."""
-    chosen = {}
-    for cell in config.cells(network):
-        losses = [
-            np.mean([tuned[Run(cell, rate, s)]["validation"][-1, 0]
-                     for s in range(config.tuning_seeds)])
-            for rate in config.learning_rates
-        ]  # fmt: skip
-        chosen[cell] = config.learning_rates[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
-    return chosen
-
-
-def _node(
-    network: Network,
-    config: Config,
-    tuned: Mapping[Run, Arrays],
-    rates: Mapping[Cell, float],
-    found: Mapping[Run, Arrays],
-    seconds: Arrays,
-) -> "xarray.Dataset":
-    import xarray
-
-    rows, ks = config.cells(network.name), config.ks_of(network.name)
-    steps = np.arange(0, config.steps + 1, config.every)
-    first, last = config.tuning_seeds, config.tuning_seeds + config.seeds_two
-    variables: dict[str, Any] = {
-        "seconds": (
-            ("quantile", "k"), np.stack([seconds[q] for q in ("least", "median", "largest")]),
-            {"long_name": "time of a step", "units": "s"},
-        ),
-        "ratio": (
-            ("quartile", "k"), seconds["ratio"],
-            {"long_name": "time of a step over that of k = 1", "units": "1"},
-        ),
-    }  # fmt: skip
-    for i, (score, unit) in enumerate((("loss", "nats"), ("accuracy", "1"))):
-        tuning = [
-            [[tuned[Run(cell, rate, s)]["validation"][-1, i] for s in range(first)]
-             for rate in config.learning_rates]
-            for cell in rows
-        ]  # fmt: skip
-        about = {"long_name": f"validation {score} at the end", "units": unit}
-        variables[f"tuning_{score}"] = (("cell", "learning_rate", "tuning_seed"), tuning, about)
-        for part in ("train", "validation", "test"):
-            shape = (len(rows), config.seeds_two, *(() if part == "test" else (len(steps),)))
-            values = np.full(shape, np.nan)
-            for row, cell in enumerate(rows):
-                for seed in config.seeds_of(cell):
-                    values[row, seed - first] = found[Run(cell, rates[cell], seed)][part][..., i]
-            dims = ("cell", "seed") if part == "test" else ("cell", "seed", "step")
-            about = {"long_name": f"{part} {score}", "units": unit}
-            variables[f"{part}_{score}"] = (dims, values, about)
-    return xarray.Dataset(
-        variables,
-        coords={
-            "cell": [cell.name for cell in rows],
-            "method": ("cell", [cell.method for cell in rows]),
-            "stages": ("cell", [cell.k for cell in rows]),
-            "strategy": ("cell", [cell.strategy for cell in rows]),
-            "coupling": ("cell", [cell.coupling for cell in rows]),
-            "seeds": ("cell", [len(config.seeds_of(cell)) for cell in rows]),
-            "rate": ("cell", [rates[cell] for cell in rows], {"long_name": "tuned learning rate"}),
-            "learning_rate": list(config.learning_rates),
-            "tuning_seed": np.arange(first),
-            "seed": np.arange(first, last),
-            "step": ("step", steps, {"long_name": "steps", "units": "steps"}),
-            "k": ks,
-            "quantile": ["least", "median", "largest"],
-        },
-        attrs={"network": network.title},
-    )
 
 
 def plot(dataset: "xarray.DataTree") -> "Figure":

@@ -7,41 +7,28 @@ overflow kills a coordinate for ever.
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, PyTree
 
 import ct_adam as ct
 from ct_adam.optimizers.k_adam_decays import EVERY_STAGE_ALIKE
 from ct_adam.plotting.k_adam_stages import stages_figure
-from ct_adam.problems import Minibatches
 from ct_adam.sweep.provenance import provenance
-from ct_adam.theory import growth_rate, update_bound
+from ct_adam.theory import update_bound
 
 from . import Progress
+from . import _k_adam_stages as measured
 from ._checked import check_counts, check_names, check_positive
 from ._generalisation import image_model
+from ._k_adam_stages import BINS, CASES, OCTAVES, overflow_step
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
 BASE = (0.9, 0.999)
-OCTAVES = (-16, 4)
-"""Of |u^i|, what the histogram shows; what is smaller counts in the first bin."""
-BINS = 80
-BAD, GOOD, LAST = (0.99, 0.5), (0.5, 0.99), BASE
-EPS = {"bad first stage, eps = 0": (BAD, 0.0), "bad first stage, eps = 1e-8": (BAD, 1e-8)}
-CASES = {**EPS, "good first stage, eps = 0": (GOOD, 0.0)}
-"""The first stage of two, in float32, with the defaults as the second."""
-LOUD, QUIET, AFTER = 20, 180, 100
-"""Steps with gradient 1000, none, and gradient 1."""
 ROUNDING = 1e-6
 """Of the bound: float32 rounds m̂ and √v̂ by some 1e-7."""
 EXPECTED = (
@@ -94,61 +81,15 @@ def run(config: Config, progress: Progress) -> "xarray.DataTree":
     for strategy in config.strategies:
         decays = ct.k_adam_decays(config.stages, *BASE, strategy)  # pyright: ignore[reportArgumentType]
         for problem, params in models:
-            found = _trained(problem, params, config.learning_rate, decays, config.steps)
+            found = measured.trained(problem, params, config.learning_rate, decays, config.steps)
             rows.append(jax.tree.map(np.asarray, found))
             progress(strategy, len(rows), total)
-    tree = xarray.DataTree.from_dict({"network": _labelled(rows, config), "overflow": _overflow()})
+    tree = xarray.DataTree.from_dict(
+        {"network": _labelled(rows, config), "overflow": measured.overflow()}
+    )
     progress("overflow", total, total)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
-
-
-def _trained(
-    problem: Minibatches, params: PyTree, rate: float, decays: Any, steps: int
-) -> dict[str, Array]:
-    # As arrays: one program for all strategies.
-    b1, b2 = (tuple(jnp.asarray(b, float) for b in bs) for bs in decays)
-    return _measured(problem, params, jnp.asarray(rate), b1, b2, steps)
-
-
-@eqx.filter_jit
-def _measured(
-    problem: Minibatches, params: PyTree, rate: Array, b1: Any, b2: Any, steps: int
-) -> dict[str, Array]:
-    """By stage: the largest |u^i| at every step, means of the run's second half."""
-    flow = ct.KAdamFlow(rate, b1, b2)
-    optimizer = flow.optimizer
-
-    def step(carry: Any, n: Array) -> Any:
-        params, state = carry
-        gradient = problem.gradient(n, params)
-        stages = ct.stage_updates(flow.hyperparameters, gradient, state, params)
-        delta, state = optimizer.update(gradient, state, params)
-        seen = jax.vmap(_seen)(jnp.stack([_flat(u) for u in stages]))
-        return (optax.apply_updates(params, delta), state), seen
-
-    _, seen = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))
-    late = {name: jnp.mean(values[steps // 2 :], axis=0) for name, values in seen.items()}
-    return {**late, "rms": jnp.sqrt(late["square"]), "largest": seen["largest"].T}
-
-
-def _flat(tree: PyTree) -> Float[Array, " size"]:
-    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
-
-
-def _seen(u: Float[Array, " size"]) -> dict[str, Array]:
-    size = jnp.abs(u)
-    low, high = OCTAVES
-    octaves = jnp.clip(jnp.log2(jnp.maximum(size, 2.0**-30)), low, high)
-    share = jnp.histogram(octaves, bins=BINS, range=(low, high))[0] / size.size
-    square = jnp.mean(size**2)
-    # cos(u, sign u): 1 where all coordinates are equal in size
-    return {
-        "largest": jnp.max(size),
-        "square": square,
-        "near_sign": jnp.mean(size) / jnp.sqrt(square),
-        "share": share,
-    }
 
 
 def _labelled(rows: list[dict[str, np.ndarray]], config: Config) -> "xarray.Dataset":
@@ -187,54 +128,6 @@ def _labelled(rows: list[dict[str, np.ndarray]], config: Config) -> "xarray.Data
         },
         attrs={"images": config.images, "batch": config.batch, "rate": config.learning_rate},
     )
-
-
-def _overflow() -> "xarray.Dataset":
-    """Two stages on one coordinate in float32: |u¹|, |u²| and θ by case and step."""
-    import xarray
-
-    gradients = np.repeat([1000.0, 0.0, 1.0], [LOUD, QUIET, AFTER])
-    paths = [_stream(*case, gradients) for case in CASES.values()]
-    return xarray.Dataset(
-        {name: (("case", "step"), np.array([p[name] for p in paths])) for name in paths[0]},
-        coords={"case": list(CASES), "step": ("step", np.arange(len(gradients)))},
-        attrs={"predicted": overflow_step()},
-    )
-
-
-def overflow_step() -> int:
-    """The first step n whose (u¹)² is above the largest float32.
-
-    From the last gradient on m and v decay by b1 and b2, so that u¹ is that of step LOUD-1 times
-    (b1/√b2)^j, with its bias factors.
-    """
-    b1, b2 = BAD
-    j = np.arange(QUIET)
-    n = LOUD + j
-    # of a constant gradient m = 1 - b1ⁿ and v = 1 - b2ⁿ after n gradients, in its units
-    start = np.log1p(-(b1**LOUD)) - np.log1p(-(b2**LOUD)) / 2
-    bias = np.log1p(-(b2 ** (n + 1.0))) / 2 - np.log1p(-(b1 ** (n + 1.0)))
-    log_u = start + float(growth_rate(b1, b2, "discrete")) * (j + 1) + bias
-    return int(n[np.argmax(2 * log_u > np.log(np.finfo(np.float32).max))])
-
-
-def _stream(first: tuple[float, float], eps: float, gradients: np.ndarray) -> dict[str, np.ndarray]:
-    b1, b2 = zip(first, LAST, strict=True)
-    flow = ct.KAdamFlow(1e-3, b1, b2, eps=eps)
-    optimizer, start = flow.optimizer, jnp.zeros((), jnp.float32)
-
-    def step(carry: Any, g: Array) -> Any:
-        params, state = carry
-        updates = ct.stage_updates(flow.hyperparameters, g, state, params)
-        delta, state = optimizer.update(g, state, params)
-        params = optax.apply_updates(params, delta)
-        return (params, state), {"u1": updates[0], "u2": updates[1], "params": params}
-
-    # As one compiled scan: outside one, warnings of an overflow depend on the platform.
-    _, path = jax.jit(partial(jax.lax.scan, step))(
-        (start, optimizer.init(start)), jnp.asarray(gradients, jnp.float32)
-    )
-    return {name: np.asarray(values) for name, values in path.items()}
 
 
 def plot(dataset: "xarray.DataTree") -> "Figure":

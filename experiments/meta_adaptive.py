@@ -26,7 +26,6 @@ from . import _meta_follow as follow
 from . import _meta_labelled as labelled
 from ._checked import check_counts, check_names
 from ._kept import Arrays, all_remembered, resumed
-from ._meta_claims import SAVES
 from ._meta_map import KINDS, mapped
 
 if TYPE_CHECKING:
@@ -87,14 +86,24 @@ class Config:
         check_counts(self, layers=1, batch=1, norm_steps=100, angle_steps=100, seeds=3)
         check_counts(self, follow_steps=40, dimension=20, map_steps=100)
         if self.norm_steps > self.angle_steps:
-            raise ValueError(f"norm_steps = {self.norm_steps} must not be above angle_steps.")
+            raise ValueError(
+                f"norm_steps = {self.norm_steps} must not be above angle_steps = "
+                f"{self.angle_steps}."
+            )
         check_names(self, once=True, networks=NETWORKS)
         if not self.pairs or not all(0 < eta * decay <= 1 for eta, decay in self._points):
-            raise ValueError("learning rate · weight decay must lie in (0, 1], of every pair.")
-        if not 0 < self.b1 < 1 or not all(0 <= b1 < 1 for b1 in self.decays):
-            raise ValueError("b1 and decays must lie in (0, 1), those of the map in [0, 1).")
-        if not self.factors or min(self.factors) <= 0 or 0.0 not in self.signals:
-            raise ValueError("factors must be positive, and signals contain 0.")
+            raise ValueError(
+                f"learning rate · weight decay of each of {self._points} must lie in (0, 1], and "
+                f"pairs = {self.pairs} be one at least."
+            )
+        if not 0 < self.b1 < 1:
+            raise ValueError(f"b1 = {self.b1} must lie in (0, 1).")
+        if not self.decays or not all(0 <= b1 < 1 for b1 in self.decays):
+            raise ValueError(f"decays = {self.decays} must lie in [0, 1), some.")
+        if not self.factors or min(self.factors) <= 0:
+            raise ValueError(f"factors = {self.factors} must be positive, some.")
+        if 0.0 not in self.signals:
+            raise ValueError(f"signals = {self.signals} must contain 0.")
 
     @property
     def _points(self) -> tuple[tuple[float, float], ...]:
@@ -106,6 +115,11 @@ class Config:
         if small:
             return seen.Model(kind, self.text, batch=max(1, self.batch // 2))
         return seen.Model(kind, self.text, self.size, self.layers, batch=self.batch)
+
+    @property
+    def every(self) -> int:
+        """Steps between two looks at the directions."""
+        return self.follow_steps // follow.SAVES
 
     @property
     def cases(self) -> list[str]:
@@ -189,8 +203,7 @@ def _directions(config: Config, case: str, seed: int) -> Arrays:
         (problem, params), mask = model.make(seed), seen.network(model).found.mask
         eta, decay = config.learning_rate, config.weight_decay
     lanes = list(follow.lanes_of(config.b1, config.factors).values())
-    every = config.follow_steps // SAVES
-    setting = follow.Setting(eta, decay, config.b1, SAVES, every)
+    setting = follow.Setting(eta, decay, config.b1, follow.SAVES, config.every)
     return follow.followed(problem, params, mask, lanes, setting)
 
 
@@ -218,8 +231,9 @@ def _nodes(found: dict[str, Arrays], config: Config) -> dict[str, "xarray.Datase
         about = f"loss of a direction, signal-to-noise {SIGNALS.get(case)}"
         about = about if case in SIGNALS else config.model(case, small=True).title
         pair = SYNTHETIC if case in SIGNALS else (eta, decay)
-        every = config.follow_steps // SAVES
-        nodes[f"direction/{case}"] = labelled.directions(kept, list(lanes), about, *pair, every)
+        nodes[f"direction/{case}"] = labelled.directions(
+            kept, list(lanes), about, *pair, config.every
+        )
     return nodes
 
 

@@ -22,7 +22,8 @@ from . import Progress, _growth
 from ._checked import check_counts, check_positive
 from ._growth import Model, Window
 from ._growth_claims import ALLOWED, STILL, claims, pair_of
-from ._kept import Arrays, remembered, resumed
+from ._kept import Arrays, numbered, resumed
+from ._paths import each
 
 if TYPE_CHECKING:
     import xarray
@@ -109,11 +110,11 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.Dataset":
     places = [*_places(config, pairs)]
     about = f"{len(places)} trainings of {config.steps} steps, about {config.minutes:.1f} min"
     progress(about, 0, len(places))
+    keep = numbered(folder, progress, len(places))
     found = {}
-    for done, (case, p, s) in enumerate(places, 1):
+    for case, p, s in places:
         train = partial(_train, models[s], CASES[case], pairs[p], config)
-        found[case, p, s] = remembered(folder / f"{done}.npz", train)
-        progress(f"{CASES[case]}, b1 = {pairs[p][0]:.4f}", done, len(places))
+        found[case, p, s] = keep(f"{CASES[case]}, b1 = {pairs[p][0]:.4f}", train)
     dataset = _labelled(found, pairs, config)
     dataset.attrs |= provenance(config, time.perf_counter() - begun)
     return dataset
@@ -208,7 +209,7 @@ def plot(dataset: "xarray.Dataset") -> "Figure":
 
 def numbers(dataset: "xarray.Dataset") -> dict[str, Any]:
     """By point slopes beside theory and who carried; the bound; annealing; the claims."""
-    points = {pair_of(row): _point(row) for row in _each(dataset, "point")}
+    points = {pair_of(row): _point(row) for row in each(dataset, "point")}
     return {
         "points": points,
         # The first updates are ±1 and so is their bound.
@@ -220,10 +221,6 @@ def numbers(dataset: "xarray.Dataset") -> dict[str, Any]:
         },
         "claims": claims(dataset),
     }
-
-
-def _each(dataset: "xarray.Dataset", dim: str) -> "Iterator[xarray.Dataset]":
-    return (dataset.isel({dim: i}) for i in range(dataset.sizes[dim]))
 
 
 def _point(row: "xarray.Dataset") -> dict[str, Any]:
@@ -239,7 +236,7 @@ def _point(row: "xarray.Dataset") -> dict[str, Any]:
             "½ ln(b1²/b2)": float(row.rate),
             "−C/2": -float(row.coefficient) / 2,
         },
-        "carriers": {f"seed {s}": _who(one) for s, one in enumerate(_each(first, "seed"))}
+        "carriers": {f"seed {s}": _who(one) for s, one in enumerate(each(first, "seed"))}
         | {"one batch": _who(row.sel(case="one batch").isel(seed=0))},
     }
 
@@ -258,7 +255,7 @@ def _over_bound(dataset: "xarray.Dataset") -> "xarray.DataArray":
 
 def check(dataset: "xarray.Dataset") -> list[str]:
     missing = []
-    for row in _each(dataset, "point"):
+    for row in each(dataset, "point"):
         missing += [f"{pair_of(row)}: {sentence}" for sentence in _check_point(row)]
     over = float(_over_bound(dataset).max())
     if not over <= 1 + ROUNDING:
@@ -269,7 +266,7 @@ def check(dataset: "xarray.Dataset") -> list[str]:
 def _check_point(row: "xarray.Dataset") -> list[str]:
     theory, grows = float(row.vanished), float(row.rate) > 0
     missing = []
-    for s, one in enumerate(_each(row.sel(case="minibatches"), "seed")):
+    for s, one in enumerate(each(row.sel(case="minibatches"), "seed")):
         slope, silent = float(one.slope), one.reason.item() == ""
         if grows and silent and not abs(slope - theory) <= ALLOWED * abs(theory):
             missing.append(f"seed {s} grows by {slope:.4g} without gradient, not {theory:.4g}.")

@@ -10,13 +10,14 @@ from jaxtyping import PyTree
 
 import ct_adam as ct
 from ct_adam.flows.registry import flow_named
-from ct_adam.plotting import OKABE_ITO, PAGE, style
+from ct_adam.plotting.ode_vs_discrete import paths_figure
 from ct_adam.problems.data import MissingData
 from ct_adam.problems.models import count_parameters
 from ct_adam.simulate.trajectory import outcome_name
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress
+from ._checked import check_counts, check_positive
 from ._paths import rows
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.points < 2 or self.shown < 1 or not self.flows:
-            raise ValueError("Give two points, one parameter and one flow at least.")
+        check_counts(self, steps=1, warm_steps=0, points=2, shown=1, context=1, batch=1, seed=0)
+        check_positive(self, "learning_rate")
+        if not self.flows:
+            raise ValueError(f"flows = {self.flows} must name one at least.")
 
 
 SIZES = {
@@ -211,60 +214,4 @@ def check(dataset: "xarray.Dataset") -> list[str]:
 
 
 def plot(dataset: "xarray.Dataset") -> "Figure":
-    """Above the parameters' changes, dots on the line; below every flow's error."""
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-
-    with style():
-        figure, axes = plt.subplots(
-            2, 2, figsize=(PAGE, 4.4), sharex=True, sharey="row", height_ratios=(1.25, 1)
-        )
-        for column, name in zip(axes.T, dataset.optimizer.values, strict=True):
-            _draw_paths(column[0], dataset.sel(optimizer=name))
-            _draw_errors(column[1], dataset.sel(optimizer=name))
-            column[0].set_title(str(name))
-            column[1].set_xlabel("optimizer step after the hand-over")
-        axes[0, 0].set_ylabel(r"change of 16 parameters, in $\eta$")
-        axes[1, 0].set_ylabel("|ODE − optimizer| of all\nparameters, in $\\eta$")
-        axes[0, 0].legend(loc="upper left")
-        axes[1, 1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="ODE")
-        parts = [Line2D([], [], color="0.3", ls=ls) for ls in ("-", ":")]
-        axes[1, 0].legend(parts, ["largest", "median"], loc="lower right", ncols=2)
-    return figure
-
-
-def _eta(dataset: "xarray.Dataset") -> float:
-    return json.loads(dataset.attrs["config"])["learning_rate"]
-
-
-def _draw_paths(axis: Any, side: "xarray.Dataset") -> None:
-    change = (side.path - side.path.isel(step=0)) / _eta(side)
-    line = side.flow.values[0]
-    for i in range(change.sizes["parameter"]):
-        first = i == 0
-        axis.plot(
-            side.step,
-            change.sel(side=line).isel(parameter=i),
-            color=OKABE_ITO["sky"],
-            lw=1,
-            label=f"ODE, {line}" if first else None,
-        )
-        axis.plot(
-            side.step,
-            change.sel(side="optimizer").isel(parameter=i),
-            "o",
-            color="k",
-            ms=1.6,
-            mew=0,
-            label="optimizer" if first else None,
-        )
-
-
-def _draw_errors(axis: Any, side: "xarray.Dataset") -> None:
-    """From the second saved step on: at the hand-over the error is 0 or rounding."""
-    eta, later = _eta(side), side.isel(step=slice(1, None))
-    for i, flow in enumerate(side.flow.values):
-        row = later.sel(flow=flow)
-        axis.plot(row.step, row.error / eta, color=f"C{i}", label=flow)
-        axis.plot(row.step, row.median_error / eta, ls=":", color=f"C{i}")
-    axis.set_yscale("log")
+    return paths_figure(dataset)

@@ -6,7 +6,6 @@ and the spectral radius of the step linearised at a fixed point (EQUATIONS §2).
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,23 +15,21 @@ import numpy as np
 
 from ct_adam.plotting.regimes import regimes_figure
 from ct_adam.sweep.provenance import provenance
-from ct_adam.theory import REGIME, degenerate_radius
+from ct_adam.theory import REGIME
 
 from . import Progress
 from . import _regimes as measured
+from . import _regimes_claims as claims
 from ._checked import check_counts
-from ._kept import Arrays, remembered, resumed
-from ._regimes import Setting
-from ._signals import confusion, false_alarms, misses
+from ._kept import Arrays, Keep, numbered, resumed
+from ._paths import each
+from ._regimes import DEGREE, Setting
+from ._signals import confusion
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-Piece = Callable[[str, Callable[[], Arrays]], Arrays]
-"""`piece(what, compute)`: what was computed, or kept by an earlier call that was stopped."""
-
-DEGREE = 4
 MAPS = {
     "quadratic": (
         Setting(1e-1, 1e-8), Setting(1e-2, 1e-8), Setting(1e-2, 1e-2), Setting(1e-2, 1e-1),
@@ -52,10 +49,6 @@ LOCAL = (
 """Quadratics by where their minimum lies, beyond 1/λ of AdamW: a fixed point with g ≠ 0."""
 EMPTY = Setting(1e-2, 1e-8)
 """Where no pair has a stable minimum, so that nothing can disagree."""
-DECADES = 60.0
-"""Away from the boundary: a disturbance grows or shrinks by a factor e^60 and more over the run."""
-AGREEMENT = 0.99
-WRONG = 0.01
 EXPECTED = (
     "A small disturbance of a fixed point dies out where the spectral radius of the linear step "
     "is below 1 and not where it is above, on 99 % of the pairs away from 1: Adam at eps ≥ 1e-2, "
@@ -104,8 +97,6 @@ SIZES = {
     ),
 }  # fmt: skip
 ROUGHNESS = (1.0, 2.0, 4.0, 8.0)
-FACTORS = (0.5, 2.0)
-"""By which thresholds of the criterion are moved, to see how many pairs change their name."""
 
 
 def run(config: Config, progress: Progress) -> "xarray.DataTree":
@@ -123,38 +114,39 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
         "network": measured.digits(config.hidden, config.images),
     }
     total = len(problems) * config.maps + len(LOCAL) + config.eps + 1
-    done = 0
-
-    def piece(what: str, compute: Callable[[], Arrays]) -> Arrays:
-        nonlocal done
-        found = remembered(folder / f"{done}.npz", compute)
-        done += 1
-        progress(what, done, total)
-        return found
-
-    nodes = {name: _maps(name, problem, config, piece) for name, problem in problems.items()}
-    nodes["local"] = _local(config, piece)
-    nodes["by_eps"] = _by_eps(problems["quadratic"], config, piece)
-    nodes["signals"] = _signals(config, piece)
+    keep = numbered(folder, progress, total)
+    nodes = {name: _maps(name, problem, config, keep) for name, problem in problems.items()}
+    nodes["local"] = _local(config, keep)
+    nodes["by_eps"] = _by_eps(problems["quadratic"], config, keep)
+    nodes["signals"] = _signals(config, keep)
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
     return tree
 
 
-def _maps(name: str, problem: measured.Problem, config: Config, piece: Piece) -> "xarray.Dataset":
-    import xarray
-
+def _maps(name: str, problem: measured.Problem, config: Config, keep: Keep) -> "xarray.Dataset":
     network = name == "network"
     cells = config.network_cells if network else config.cells
     steps = config.network_steps if network else config.steps
     chosen = MAPS[name][: config.maps]
     found = [
-        piece(
+        keep(
             f"{name}, learning rate {setting.learning_rate:g}, eps {setting.eps:g}",
-            partial(_map, problem, setting, cells, steps, network),
+            partial(measured.regime_map, problem, setting, cells, steps, network),
         )
         for setting in chosen
     ]
+    return _labelled_maps(found, chosen, cells).assign_attrs(
+        title=problem.title, steps=steps, degree=DEGREE, curvature=max(measured.CURVATURES)
+    )
+
+
+def _labelled_maps(
+    found: list[Arrays], chosen: tuple[Setting, ...], cells: int
+) -> "xarray.Dataset":
+    """With the losses of one run of each regime, the first map's that has one."""
+    import xarray
+
     dims = ("setting", "b1", "b2")
     label = {
         "long_name": "regime of the run's end",
@@ -167,7 +159,7 @@ def _maps(name: str, problem: measured.Problem, config: Config, piece: Piece) ->
         "regime": (dims, np.array([one["regime"] for one in found]), label),
         "moved": (moved, np.array([one["moved"] for one in found]), {"units": "1"}),
     }
-    if network:
+    if "edge_ratio" in found[0]:
         maps["edge_ratio"] = (dims, np.array([one["edge_ratio"] for one in found]), ratio)
     examples = {
         int(kind): losses
@@ -179,35 +171,12 @@ def _maps(name: str, problem: measured.Problem, config: Config, piece: Piece) ->
         coords={
             **_decays(cells),
             "kind": [REGIME(k).name for k in examples],
-            "factor": list(FACTORS),
+            "factor": list(measured.FACTORS),
             "threshold": list(measured.THRESHOLDS),
             "learning_rate": ("setting", [s.learning_rate for s in chosen]),
             "eps": ("setting", [s.eps for s in chosen]),
         },
-        attrs={
-            "title": problem.title,
-            "steps": steps,
-            "degree": DEGREE,
-            "curvature": max(measured.CURVATURES),
-        },
     )
-
-
-def _map(
-    problem: measured.Problem, setting: Setting, cells: int, steps: int, network: bool
-) -> Arrays:
-    """Regimes of all pairs, and the losses of one run of each."""
-    ends = measured.late_runs(setting, problem, cells, steps, max(16, steps // 10))
-    regimes = measured.regimes_of(ends, problem)
-    kinds = np.unique(regimes)
-    alike = [np.flatnonzero(regimes.ravel() == kind) for kind in kinds]
-    lanes = [lane[len(lane) // 2] for lane in alike]
-    factors = [measured.sensitivity(ends, problem, factor) for factor in FACTORS]
-    found = {"regime": regimes, "kinds": kinds, "examples": ends.losses[lanes]}
-    found["moved"] = np.array(factors)
-    if network:
-        found["edge_ratio"] = measured.edge_ratio(setting, problem, ends, cells)
-    return found
 
 
 def _decays(cells: int) -> dict[str, Any]:
@@ -218,11 +187,11 @@ def _decays(cells: int) -> dict[str, Any]:
     }
 
 
-def _local(config: Config, piece: Piece) -> "xarray.Dataset":
+def _local(config: Config, keep: Keep) -> "xarray.Dataset":
     import xarray
 
     found = [
-        piece(
+        keep(
             f"linear stability, learning rate {setting.learning_rate:g}, eps {setting.eps:g}",
             partial(measured.local_stability, minimum, setting, config.cells, config.steps),
         )
@@ -247,12 +216,16 @@ def _local(config: Config, piece: Piece) -> "xarray.Dataset":
     )
 
 
-def _by_eps(problem: measured.Problem, config: Config, piece: Piece) -> "xarray.Dataset":
+def _by_eps(problem: measured.Problem, config: Config, keep: Keep) -> "xarray.Dataset":
     """Parts of the square: with a stable minimum, where runs come to rest, where they get down."""
     import xarray
 
-    values = np.geomspace(1e-10, 10, config.eps)
-    rows = [piece(f"eps {eps:.1e}", partial(_parts, problem, float(eps), config)) for eps in values]
+    values, cells = np.geomspace(1e-10, 10, config.eps), max(2, config.cells // 2)
+    settings = [Setting(EMPTY.learning_rate, float(eps)) for eps in values]
+    rows = [
+        keep(f"eps {one.eps:.1e}", partial(measured.parts, problem, one, cells, config.steps))
+        for one in settings
+    ]
     return xarray.Dataset(
         {name: ("eps", np.array([row[name] for row in rows])) for name in rows[0]},
         coords={"eps": values},
@@ -260,18 +233,7 @@ def _by_eps(problem: measured.Problem, config: Config, piece: Piece) -> "xarray.
     )
 
 
-def _parts(problem: measured.Problem, eps: float, config: Config) -> Arrays:
-    setting, cells = Setting(EMPTY.learning_rate, eps), max(2, config.cells // 2)
-    ends = measured.late_runs(setting, problem, cells, config.steps, max(16, config.steps // 10))
-    start = float(problem.loss.value(problem.params))
-    return {
-        "stable": np.mean(measured.radius_map(0.0, setting, cells) < 1),
-        "rested": np.mean(measured.regimes_of(ends, problem) == REGIME.converged),
-        "low": np.mean(np.median(ends.losses, axis=1) < 1e-3 * start),
-    }
-
-
-def _signals(config: Config, piece: Piece) -> "xarray.Dataset":
+def _signals(config: Config, keep: Keep) -> "xarray.Dataset":
     import xarray
 
     def tables() -> Arrays:
@@ -280,7 +242,7 @@ def _signals(config: Config, piece: Piece) -> "xarray.Dataset":
 
     names = [kind.name for kind in REGIME]
     return xarray.Dataset(
-        {"count": (("rough", "true", "called"), piece("signals", tables)["count"])},
+        {"count": (("rough", "true", "called"), keep("signals", tables)["count"])},
         coords={"rough": list(ROUGHNESS), "true": names, "called": names},
     )
 
@@ -291,13 +253,16 @@ def plot(dataset: "xarray.DataTree") -> "Figure":
 
 def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
     """Shares of the square by regime; agreements with theory; false alarms and misses."""
-    found: dict[str, Any] = {name: _shares(dataset[name].to_dataset()) for name in MAPS}
+    found: dict[str, Any] = {name: claims.of_shares(dataset[name].to_dataset()) for name in MAPS}
     found["flat, theory"] = {
-        _setting(row): _flat(row) for row in _each(dataset["flat"].to_dataset(), "setting")
+        claims.name_of(row): claims.of_flat(row)
+        for row in each(dataset["flat"].to_dataset(), "setting")
     }
     found["linear stability"] = {
-        f"minimum at {float(row.minimum):g}, {_setting(row)}": _agreement(row, dataset["local"])
-        for row in _each(dataset["local"].to_dataset(), "case")
+        f"minimum at {float(row.minimum):g}, {claims.name_of(row)}": claims.of_local(
+            row, dataset["local"]
+        )
+        for row in each(dataset["local"].to_dataset(), "case")
     }
     empty = dataset["local"].radius_empty
     found["with eps = 1e-8"] = {
@@ -305,104 +270,30 @@ def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
     }  # fmt: skip
     found["by eps"] = {
         f"{float(row.eps):.1e}": {k: float(row[k]) for k in ("stable", "rested", "low")}
-        for row in _each(dataset["by_eps"].to_dataset(), "eps")
+        for row in each(dataset["by_eps"].to_dataset(), "eps")
     }
     found["signals"] = {
-        f"rough {float(row.rough):g}": _rates(row)
-        for row in _each(dataset["signals"].to_dataset(), "rough")
+        f"rough {float(row.rough):g}": claims.of_signals(row)
+        for row in each(dataset["signals"].to_dataset(), "rough")
     }
     return found
-
-
-def _each(node: "xarray.Dataset", dim: str) -> list["xarray.Dataset"]:
-    return [node.isel({dim: i}) for i in range(node.sizes[dim])]
-
-
-def _setting(row: "xarray.Dataset") -> str:
-    decay = f", weight decay {float(row.weight_decay):g}" if "weight_decay" in row.coords else ""
-    return f"learning rate {float(row.learning_rate):g}, eps {float(row.eps):g}{decay}"
-
-
-def _shares(node: "xarray.Dataset") -> dict[str, dict[str, float]]:
-    found = {}
-    for row in _each(node, "setting"):
-        shares = {k.name: float((row.regime == k).mean()) for k in REGIME}
-        found[_setting(row)] = {name: share for name, share in shares.items() if share > 0}
-        found[_setting(row)]["renamed with a threshold halved or doubled, most"] = float(
-            row.moved.max()
-        )
-        if "edge_ratio" in row:
-            oscillating = row.regime.isin([REGIME.limit_cycle, REGIME.sign_like])
-            ratios = row.edge_ratio.values[oscillating.values]
-            # At the last step alone, which an oscillation may leave on either side.
-            found[_setting(row)]["sharpness over the edge, oscillating (median)"] = (
-                float(np.median(ratios)) if ratios.size else float("nan")
-            )
-    return found
-
-
-def _flat(row: "xarray.Dataset") -> dict[str, float]:
-    """Rest against the radius of the flat minimum, but for pairs on its boundary (b1 = b2)."""
-    b1, b2 = np.meshgrid(row.b1.values, row.b2.values, indexing="ij")
-    radius = degenerate_radius(b1, b2, DEGREE)
-    rested = row.regime.values == REGIME.converged
-    # Cells on the diagonal lie on the boundary itself.
-    off = np.abs(radius - 1) > 1e-6
-    return {"agreement": float((rested == (radius < 1))[off].mean()), "pairs": int(off.sum())}
-
-
-def _agreement(row: "xarray.Dataset", node: Any) -> dict[str, float]:
-    stable = row.radius.values < 1
-    away = np.abs(np.log(row.radius.values)) * node.attrs["steps"] > DECADES
-    near, far = row.near.values, row.far.values
-    return {
-        "stable": float(stable.mean()),
-        "away from the boundary": float(away.mean()),
-        "agreement, disturbed": float((near == stable)[away].mean()),
-        "agreement, from far": float((far == stable)[away].mean()),
-        "of the stable ones at rest from far": float(far[away & stable].mean())
-        if np.any(away & stable)
-        else float("nan"),
-    }
-
-
-def _rates(row: "xarray.Dataset") -> dict[str, Any]:
-    table = row["count"].values
-    names = row.called.values
-    return {
-        "false alarms": dict(zip(names, map(float, false_alarms(table)), strict=True)),
-        "misses": dict(zip(names, map(float, misses(table)), strict=True)),
-        "worst confusion": _worst_confusion(row),
-    }
-
-
-def _worst_confusion(row: "xarray.Dataset") -> str:
-    shares = row["count"].values / row["count"].values.sum(axis=1, keepdims=True)
-    np.fill_diagonal(shares, 0)
-    true, called = np.unravel_index(shares.argmax(), shares.shape)
-    names = row.called.values
-    return f"{shares.max():.1%} of {names[true]} called {names[called]}"
 
 
 def check(dataset: "xarray.DataTree") -> list[str]:
     found, missing = numbers(dataset), []
     for where, row in found["linear stability"].items():
         share = row["agreement, disturbed"]
-        if not share >= AGREEMENT:
+        if not share >= claims.AGREEMENT:
             missing.append(f"{where}: linear theory is right on {share:.1%} of the pairs.")
     stable = found["with eps = 1e-8"]["pairs with a stable minimum"]
     if stable != 0:
         missing.append(f"With eps = 1e-8 a share {stable:.3g} of the pairs has a stable minimum.")
-    for row in _each(dataset["flat"].to_dataset(), "setting"):
-        share = _flat(row)["agreement"]
-        if float(row.eps) == 0 and not share >= AGREEMENT:  # theory of no other eps
-            missing.append(f"x⁴, {_setting(row)}: theory is right on {share:.1%} of the pairs.")
+    for row in each(dataset["flat"].to_dataset(), "setting"):
+        share = claims.of_flat(row)["agreement"]
+        if float(row.eps) == 0 and not share >= claims.AGREEMENT:  # theory of no other eps
+            missing.append(
+                f"x⁴, {claims.name_of(row)}: theory is right on {share:.1%} of the pairs."
+            )
     for rough in ROUGHNESS[:2]:
-        rates = found["signals"][f"rough {rough:g}"]
-        for kind, words in (("false alarms", "of the others are called"), ("misses", "are not")):
-            missing += [
-                f"Signals of roughness {rough:g}: {share:.1%} {words} {name}."
-                for name, share in rates[kind].items()
-                if not share <= WRONG
-            ]
+        missing += claims.check_signals(rough, found["signals"][f"rough {rough:g}"])
     return missing

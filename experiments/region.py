@@ -6,6 +6,7 @@ from ct_adam import plotting, sweep
 from ct_adam.sweep import RegionConfig
 
 from . import Progress
+from ._atlas import PREDICTED
 
 if TYPE_CHECKING:
     import xarray
@@ -18,7 +19,6 @@ EXPECTED = (
 )
 Config = RegionConfig
 SIZES = sweep.SIZES
-_STREAMS = ("worst_case", "vanishing")
 
 
 def run(config: Config, progress: Progress) -> "xarray.DataTree":
@@ -35,7 +35,7 @@ def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
     for name, node in dataset.children.items():
         panel = node.to_dataset()
         sides = sweep.panel_summary(panel)
-        if name not in _STREAMS:
+        if name not in PREDICTED:
             # Theory bounds a loss's updates, it does not predict them: nothing to agree with.
             sides = {side: _without(row, "agreement", "farthest") for side, row in sides.items()}
         found[name] = {**sides, "sides agree": sweep.sides_agreement(panel)}
@@ -49,7 +49,7 @@ def _without(row: dict[str, float], *keys: str) -> dict[str, float]:
 def check(dataset: "xarray.DataTree") -> list[str]:
     found = numbers(dataset)
     missing = []
-    for name in _STREAMS:
+    for name in PREDICTED:
         # Unstable is a slope of ln b1 - ln(b2)/2 above 1/steps: below b2 = b1² by 2 b2/steps.
         cell = float(dataset[name].b2[1] - dataset[name].b2[0]) + 2 / dataset[name].attrs["steps"]
         for side in sweep.SIDES:

@@ -22,23 +22,17 @@ from ct_adam.plotting.scale_freeness import scale_freeness_figure
 from ct_adam.sweep.provenance import provenance
 
 from . import Progress, _scale_free_steps
+from . import _scale_free_claims as claims
 from . import _scale_freeness as measured
-from ._checked import check_counts
+from ._checked import check_counts, check_distinct
 from ._kept import resumed
 from ._scale_freeness import METHODS, Cell, Net, Run, Training
-from ._statistics import paired, simultaneous
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-CLOSED, ROUNDING, ORDER = 1e-12, 1e-12, 0.05
-"""Of the closed form, of what is equal but for rounding (600 steps of size 1), and of an order, the
-next term being ηλ of the first."""
 IMAGES = ("digits", "mnist", "cifar10")
-PUBLISHED = {"Adam-ℓ2": 0.1458, "AdamW": 0.1147}
-"""Best test errors of a ResNet of depth 110 without batch normalisation on CIFAR-10."""
-GAP = PUBLISHED["Adam-ℓ2"] - PUBLISHED["AdamW"]
 EXPECTED = (
     "AdamW and AdamProx differ by order 2 in a step and 1 in a run, and as the closed form says to "
     "1e-12; loss × c is eps / c (Adam-ℓ2: and λ / c); on diagonal quadratics their runs do not "
@@ -87,12 +81,8 @@ class Config:
             raise ValueError(f"images = {self.images!r} must be {' or '.join(IMAGES)}.")
         if not self.depths or min(self.depths) < 0:
             raise ValueError(f"depths = {self.depths} must be 0 or more, some.")
-        if not self.rates or min(self.rates) <= 0:
-            raise ValueError(f"rates = {self.rates} must be positive, some.")
-        for name in ("etas", "conditions", "scales", "decays"):
-            values = getattr(self, name)
-            if len(values) < 2 or not all(0 < x < np.inf for x in values):
-                raise ValueError(f"{name} = {values} must be positive numbers, two at least.")
+        check_distinct(self, 1, "rates")
+        check_distinct(self, 2, "etas", "conditions", "scales", "decays")
         if self.scales[0] != 1 or self.conditions[0] != 1:
             raise ValueError(
                 f"scales = {self.scales} and conditions = {self.conditions} must begin with 1."
@@ -153,7 +143,7 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
         tuning = [Run(c, s) for c in config.cells(net) for s in range(config.tuning_seeds)]
         found = measured.results(net, tuning, config.training, told, folder / f"{i}-tuning")
         nodes[f"network_{i}"] = tuned = _labelled(net, found, config)
-        again = [Run(Cell(*_best(tuned, m, 1.0)), s) for m in METHODS for s in _fresh(config)]
+        again = [Run(claims.best_cell(tuned, m, 1.0), s) for m in METHODS for s in _fresh(config)]
         found |= measured.results(net, again, config.training, told, folder / f"{i}-fresh")
         nodes[f"network_{i}"] = _labelled(net, found, config)
     nodes["orders"] = _scale_free_steps.orders(config.etas)
@@ -196,30 +186,6 @@ def _labelled(net: Net, found: dict[Run, Any], config: Config) -> "xarray.Datase
     )
 
 
-def _rows(network: "xarray.Dataset", tuning: bool, **fixed: Any) -> "xarray.Dataset":
-    chosen = network.tuning.values == tuning
-    for name, value in fixed.items():
-        chosen = chosen & (network[name].values == value)
-    return network.isel(run=np.flatnonzero(chosen))
-
-
-def tuned_losses(network: "xarray.Dataset", method: str, scale: float) -> "xarray.DataArray":
-    """Mean validation cross-entropy over tuning seeds, by (rate, decay)."""
-    rows = _rows(network, True, method=method, scale=scale)
-    loss = rows.validation.sel(score="cross-entropy")
-    indexed = loss.set_index(run=["rate", "decay", "seed"]).unstack("run")
-    return indexed.mean("seed", skipna=False).transpose("rate", "decay")
-
-
-def _best(network: "xarray.Dataset", method: str, scale: float) -> Cell:
-    """Its cell; a run that diverged is no candidate."""
-    loss = tuned_losses(network, method, scale)
-    if not np.isfinite(loss).any():
-        raise ValueError(f"{method} diverges in every cell: give smaller learning rates.")
-    i, j = np.unravel_index(np.nanargmin(loss), loss.shape)
-    return Cell(method, scale, float(loss.rate[i]), float(loss.decay[j]))
-
-
 def plot(dataset: "xarray.DataTree") -> "Figure":
     return scale_freeness_figure(dataset, numbers(dataset))
 
@@ -246,7 +212,10 @@ def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
             for eta in orders.eta.values
             for one in [orders.sel(eta=eta)]
         }
-        | {"order, local": _order(orders.local), "order, global": _order(orders.along)},
+        | {
+            "order, local": claims.order_of(orders.local),
+            "order, global": claims.order_of(orders.along),
+        },
         "loss × c against eps / c": json.loads(dataset.attrs["identities"]),
         "quadratics: difference from condition number 1": {
             method: {
@@ -254,73 +223,18 @@ def numbers(dataset: "xarray.DataTree") -> dict[str, Any]:
             }
             for method in apart.optimizer.values.tolist()
         },
-        "best cells by the loss's scale": _moves(networks[0]),
-        "networks": {network.attrs["name"]: _network(network) for network in networks},
+        "best cells by the loss's scale": claims.best_cells(networks[0]),
+        "networks": {network.attrs["name"]: claims.of_network(network) for network in networks},
     }
-
-
-def _order(difference: "xarray.DataArray") -> float:
-    """Slope in log-log of the two smallest η."""
-    slope = np.diff(np.log(difference.values)) / np.diff(np.log(difference.eta.values))
-    return float(slope[-1])
-
-
-def _moves(network: "xarray.Dataset") -> dict[str, Any]:
-    scales = np.unique(_rows(network, True).scale.values)
-    return {
-        method: {
-            f"loss × {scale:g}": f"η = {cell.rate:g}, λ = {cell.decay:g}"
-            for scale in scales
-            for cell in [_best(network, method, scale)]
-        }
-        for method in METHODS
-    }
-
-
-def _network(network: "xarray.Dataset") -> dict[str, Any]:
-    """By method its best cell, test errors of fresh seeds, and spreads; the gap, with 95 %
-    intervals of seed-by-seed differences."""
-    found: dict[str, Any] = {}
-    errors = {}
-    for method in METHODS:
-        rows = _rows(network, False, method=method).sortby("seed")
-        cell = _best(network, method, 1.0)
-        errors[method] = rows.test.sel(score="error").values
-        spread = measured.spread(rows.share.values)
-        mean, half = simultaneous(errors[method], 1)
-        found[method] = {
-            "rate": cell.rate,
-            "decay": cell.decay,
-            "test error": mean,
-            "±": half,
-            "spread, first look": float(spread[:, 0].mean()),
-            "spread, last look": float(spread[:, -1].mean()),
-            "± over seeds": float(spread[:, -1].std(ddof=1)),
-            "centre, last look": float((rows.share[:, -1] @ rows.bin).mean()),
-        }
-    gap = paired(errors["Adam-ℓ2"] - errors["AdamW"])
-    share = {f"of the published, {key}": gap[key] / GAP for key in ("found", "low", "high")}
-    found["gap Adam-ℓ2 − AdamW"] = {**gap, **share}
-    found["Adam-ℓ2 − AdamW: spread, last look"] = paired(_spreads(network))
-    return found
-
-
-def _spreads(network: "xarray.Dataset") -> np.ndarray:
-    """Of the last look, Adam-ℓ2's less AdamW's, seed by seed."""
-    last = [
-        measured.spread(_rows(network, False, method=method).sortby("seed").share.values[:, -1])
-        for method in ("Adam-ℓ2", "AdamW")
-    ]
-    return last[0] - last[1]
 
 
 def check(dataset: "xarray.DataTree") -> list[str]:
     found = numbers(dataset)
-    missing = _check_steps(found)
+    missing = claims.check_steps(found)
     apart = found["quadratics: difference from condition number 1"]
     for method, row in apart.items():
         free = method in _scale_free_steps.SCALE_FREE
-        if (row["diagonal"] <= ROUNDING) != free or row["rotated"] <= 1e-3:
+        if (row["diagonal"] <= claims.ROUNDING) != free or row["rotated"] <= 1e-3:
             missing.append(
                 f"{method}: another condition number changes the run by {row['diagonal']:.2g} on "
                 f"diagonal quadratics, by {row['rotated']:.2g} on rotated ones."
@@ -333,30 +247,3 @@ def check(dataset: "xarray.DataTree") -> list[str]:
             at = "; ".join(f"{scale}: {cell}" for scale, cell in cells.items())
             missing.append(f"{method}'s best cell {'stays' if still else 'moves'}: {at}.")
     return missing
-
-
-def _check_steps(found: dict[str, Any]) -> list[str]:
-    missing = []
-    against = found["AdamW from AdamProx"]
-    for eta, row in against.items():
-        if isinstance(row, dict):
-            error = abs(row["constant gradient"] - row["closed form"])
-            if not error <= CLOSED:
-                missing.append(f"η = {eta}: AdamW is {error:.2g} from the closed form.")
-    for kind, order in (("local", 2), ("global", 1)):
-        slope = against[f"order, {kind}"]
-        if not abs(slope - order) <= ORDER + order * _largest_term(against):
-            missing.append(f"AdamW from AdamProx: {kind} order {slope:.3f}, not {order}.")
-    missing += [
-        f"{method}: loss × c and eps / c differ by {difference:.2g} ({c})."
-        for c, row in found["loss × c against eps / c"].items()
-        for method, difference in row.items()
-        if not difference <= ROUNDING
-    ]
-    return missing
-
-
-def _largest_term(against: dict[str, Any]) -> float:
-    """ηλ of the last but smallest η: how far a measured slope may be from its limit."""
-    etas = sorted(float(eta) for eta, row in against.items() if isinstance(row, dict))
-    return etas[1] * _scale_free_steps.DECAY

@@ -8,6 +8,7 @@ sum of its windows' defects (`Trust.defect`) passes the limit of trust, 2e-2.
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ct_adam.sweep.provenance import provenance
 from . import Progress
 from ._checked import check_counts, check_names
 from ._ends import AMPLIFYING, CASES, LEFT, measure
-from ._kept import remembered, resumed
+from ._kept import numbered, resumed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,15 +77,21 @@ def run(config: Config, progress: Progress) -> "xarray.Dataset":
 
 
 def _run(config: Config, progress: Progress, folder: "Path") -> "xarray.Dataset":
+    begun = time.perf_counter()
+    keep = numbered(folder, progress, len(config.cases) * config.seeds)
+    found = [
+        keep(f"{name}, seed {seed}", partial(measure, CASES[name], seed))
+        for name in config.cases
+        for seed in range(config.seeds)
+    ]
+    dataset = _labelled(config, _plain(found))
+    dataset.attrs = {**provenance(config, time.perf_counter() - begun), "left": LEFT}
+    return dataset
+
+
+def _labelled(config: Config, found: list[dict[str, np.ndarray]]) -> "xarray.Dataset":
     import xarray
 
-    begun = time.perf_counter()
-    total, found = len(config.cases) * config.seeds, []
-    for i, name in enumerate(config.cases):
-        for seed in range(config.seeds):
-            path = folder / f"{i}-{seed}.npz"
-            found.append(remembered(path, lambda n=name, s=seed: measure(CASES[n], s)))
-            progress(f"{name}, seed {seed}", len(found), total)
     shape = (len(config.cases), config.seeds)
     cases = [CASES[name] for name in config.cases]
     longest = max(case.steps for case in cases) + 1
@@ -98,13 +105,13 @@ def _run(config: Config, progress: Progress, folder: "Path") -> "xarray.Dataset"
     scalars = {
         key: (
             ("case", "seed"),
-            np.array([one[key].item() for one in _plain(found)]).reshape(shape),
+            np.array([one[key].item() for one in found]).reshape(shape),
             about(*words),
         )
         for key, words in _SCALARS.items()
     }
     of_error = about("max |flow − optimizer| / distance travelled")
-    dataset = xarray.Dataset(
+    return xarray.Dataset(
         {"error": (("case", "seed", "step"), error, of_error), **scalars},
         coords={
             "case": list(config.cases),
@@ -117,8 +124,6 @@ def _run(config: Config, progress: Progress, folder: "Path") -> "xarray.Dataset"
             "window": ("case", [int(one["window"]) for one in found[:: config.seeds]]),
         },
     )
-    dataset.attrs = {**provenance(config, time.perf_counter() - begun), "left": LEFT}
-    return dataset
 
 
 def _plain(found: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:

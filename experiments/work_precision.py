@@ -2,8 +2,8 @@
 
 Error against gradient evaluations and solver steps, of plain orders, strides, degrees above the
 order (EQUATIONS §1, `ct.theory.coefficients`) and the models of Adam that ask for one gradient a
-call, by tolerance and solver. The optimizer's own run
-costs one gradient a step and has no error. docs/choosing.md is made from this.
+call, by tolerance and solver. The optimizer's own run costs one gradient a step and has no error.
+docs/choosing.md is made from this.
 """
 
 import time
@@ -19,7 +19,7 @@ from ct_adam.sweep.provenance import provenance
 
 from . import Progress, _work
 from ._checked import check_counts, check_names
-from ._kept import remembered, resumed
+from ._kept import Arrays, numbered, resumed
 from ._work import CASES, Case
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
     begun = time.perf_counter()
     chosen = {name: CASES[name] for name in config.cases}
     total = sum(len(config.solvers_of(c)) * len(config.variants_of(c)) for c in chosen.values())
-    done, nodes = 0, {}
-    progress(f"{total} flows; smoke 10 s, quick 8 min", done, total)
+    nodes = {}
+    progress(f"{total} flows; smoke 10 s, quick 8 min", 0, total)
+    keep = numbered(folder, progress, total)
     for name, case in chosen.items():
         against = _work.reference(case)
         rows = []
@@ -99,9 +100,7 @@ def _run(config: Config, progress: Progress, folder: Path) -> "xarray.DataTree":
                 compute = partial(
                     _work.measure, case, against, variant, solver, config.rtols, config.budget
                 )
-                rows.append(remembered(folder / f"{done}.npz", compute))
-                done += 1
-                progress(f"{name}, {solver}", done, total)
+                rows.append(keep(f"{name}, {solver}", compute))
         nodes[name] = _labelled(case, config, rows)
     tree = xarray.DataTree.from_dict(nodes)
     tree.attrs = provenance(config, time.perf_counter() - begun)
@@ -115,7 +114,7 @@ _MEASURED = {
 }
 
 
-def _labelled(case: Case, config: Config, rows: list[dict]) -> "xarray.Dataset":
+def _labelled(case: Case, config: Config, rows: list[Arrays]) -> "xarray.Dataset":
     import xarray
 
     solvers, variants = config.solvers_of(case), config.variants_of(case)
