@@ -1,4 +1,12 @@
-"""`python -m benchmarks NAME [--quick]`."""
+"""`python -m benchmarks NAME [--quick]`.
+
+NAME is one of {names}; `--quick` takes fewer lanes, steps and
+rounds and is kept apart, as `results/NAME-quick.json`. `page` writes `benchmarks/README.md` of all
+results. `gpu --rehearse` goes the way of `gpu` on a CPU.
+
+Example: python -m benchmarks ensemble --quick
+Exit codes: 0 done, 2 a name or a flag that there is not, or no card for `gpu`.
+"""
 
 import atexit
 import os
@@ -26,20 +34,26 @@ def _begin_empty() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
+def _refused(sentence: str) -> int:
+    print(f"benchmarks: {sentence}", file=sys.stderr)
+    return 2
+
+
 def main(arguments: list[str]) -> int:
     """Runs one benchmark, or makes the page of them all; 2 if there is none of that name."""
+    if {"-h", "--help"} & {*arguments}:
+        print((__doc__ or "").format(names=", ".join(RACES)).strip())
+        return 0
     flags = {argument for argument in arguments if argument.startswith("-")}
     names = [argument for argument in arguments if argument not in flags]
     if len(names) != 1 or names[0] not in NAMES:
         asked = " ".join(names) or "nothing"
-        print(f"No such benchmark ({asked}): choose one of {', '.join(NAMES)}.", file=sys.stderr)
-        return 2
+        return _refused(f"there is no benchmark {asked!r}: choose one of {', '.join(NAMES)}.")
     (name,) = names
     for flag in sorted(flags):
         if name not in FLAGS.get(flag, ()):
             known = ", ".join(flag for flag, names in FLAGS.items() if name in names) or "none"
-            print(f"{name} has no {flag}: its flags are {known}.", file=sys.stderr)
-            return 2
+            return _refused(f"{name} has no {flag}: its flags are {known}.")
     _begin_empty()
     import jax
 

@@ -13,6 +13,7 @@ import numpy as np
 from .compile_child import LANES, PACKAGES, RTOL
 from .output import finish, print_rows
 from .race import Errors, errors, verdict
+from .words import duration
 
 NOTE = (
     "Each contender in processes of its own: cold with empty caches (kernels, JAX's compilations, "
@@ -123,7 +124,7 @@ def _cells(one: dict[str, Any]) -> list[str]:
     if one["absent"]:
         return [one["name"], *["-"] * 8, one["absent"]]
     times = [
-        f"{seconds:.3g} s"
+        duration(seconds)
         for kind in ("cold", "warm")
         for seconds in (one[kind]["import_s"] + one[kind]["first_s"], *one[kind].values())
     ]

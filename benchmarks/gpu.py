@@ -44,8 +44,8 @@ def main(quick: bool, rehearse: bool = False) -> int:
     on_card = jax.default_backend() == "gpu"
     if not on_card and not rehearse:
         print(
-            "No GPU that JAX knows: install the extra `cuda` on a machine with an NVIDIA card, or "
-            f"go the same way on the CPU by `{COMMAND} --rehearse`.",
+            "benchmarks: there is no GPU that JAX knows: install the extra `cuda` on a machine "
+            f"with an NVIDIA card, or go the same way on the CPU by `{COMMAND} --rehearse`.",
             file=sys.stderr,
         )
         return 2

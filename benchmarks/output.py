@@ -8,20 +8,21 @@ from typing import Any
 
 from .race import Entry, Target, ratios
 from .timing import hardware
+from .words import duration, plain, rounded, span
 
 RESULTS = Path(__file__).parent / "results"
+OURS = "auto"
+"""The contender whose ratios are told."""
 
 
 def report(
     title: str,
     entries: list[Entry],
     targets: Iterable[Target] = (),
-    *,
-    ours: str = "auto",
     **further: Any,
 ) -> dict[str, Any]:
     """Prints ratios, then contenders; returns both for the JSON, with what is `further` known."""
-    found = ratios(ours, entries, targets)
+    found = ratios(OURS, entries, targets)
     print(f"\n{title}", flush=True)
     print_rows(["how many times as fast", "ratio", "rounds", "target", ""], map(_ratio, found))
     print()
@@ -30,7 +31,7 @@ def report(
     ]  # fmt: skip
     print_rows(heading, map(_row, entries))
     contenders = [_record(entry) for entry in entries]
-    return {"title": title, "ours": ours, "ratios": found, "contenders": contenders} | further
+    return {"title": title, "ours": OURS, "ratios": found, "contenders": contenders} | further
 
 
 def _ratio(found: dict[str, Any]) -> list[str]:
@@ -40,23 +41,20 @@ def _ratio(found: dict[str, Any]) -> list[str]:
         return [pair, "-", "-", asked, "not measured"]
     low, high = found["range"]
     met = "" if least is None else "met" if found["met"] else "NOT MET"
-    return [pair, f"{found['ratio']:.2f}x", f"{low:.2f} .. {high:.2f}", asked, met]
+    return [pair, f"{found['ratio']:.2f}x", f"{low:.2f} … {high:.2f}", asked, met]
 
 
 def _row(entry: Entry) -> list[str]:
     if entry.absent:
         return [entry.name, *["-"] * 7, entry.absent]
-    # A wrong answer has no time: it was left out of the timing.
-    speed = [f"{1e3 * entry.median:.4g} ms", _span(entry.rounds), f"{1 / entry.a_lane:.4g}"]
-    compiling = f"{entry.compile_s:.2f} s" if entry.compile_s > 0 else "in noise"
+    compiling = duration(entry.compile_s) if entry.compile_s > 0 else "in noise"
     rtol = "-" if entry.rtol is None else f"{entry.rtol:.1e}"
     achieved = [f"{entry.errors.median:.1e}", f"{entry.errors.q90:.1e}"]
-    shown = speed if entry.rounds else ["-"] * 3
+    # A wrong answer has no time: it was left out of the timing.
+    shown = ["-"] * 3
+    if entry.rounds:
+        shown = [duration(entry.median), span(entry.rounds), rounded(1 / entry.a_lane)]
     return [entry.name, *shown, compiling, rtol, *achieved, entry.verdict]
-
-
-def _span(times: list[float]) -> str:
-    return f"{1e3 * min(times):.4g} .. {1e3 * max(times):.4g} ms" if times else "-"
 
 
 def print_rows(heading: list[str], rows: Iterable[list[str]]) -> None:
@@ -64,7 +62,8 @@ def print_rows(heading: list[str], rows: Iterable[list[str]]) -> None:
     lines = [heading, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def _record(entry: Entry) -> dict[str, Any]:
@@ -90,12 +89,8 @@ def _record(entry: Entry) -> dict[str, Any]:
 def finish(name: str, quick: bool, reports: list[dict[str, Any]], **machine: Any) -> None:
     """Prints the machine and writes `results/NAME.json`; a quick run has a file of its own."""
     found = hardware() | machine
-    print("\n" + ", ".join(f"{key} {_brief(value)}" for key, value in found.items()))
+    print("\n" + ", ".join(f"{key} {plain(value)}" for key, value in found.items()))
     RESULTS.mkdir(exist_ok=True)
     content = {"benchmark": name, "quick": quick, "hardware": found, "reports": reports}
     file = RESULTS / f"{name}{'-quick' if quick else ''}.json"
     file.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _brief(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

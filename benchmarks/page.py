@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .drawing import draw
+from .output import RESULTS
 from .reasons import REASONS
 from .words import (
     duration,
@@ -27,7 +28,6 @@ from .words import (
     worded,
 )
 
-RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 BEATEN = 0.95  # a ratio below is no noise
 NO_REASON = "**no reason written**"

@@ -18,6 +18,7 @@ from .output import finish, print_rows
 from .peers import gradsolve_peer, heyoka_peer, jax_peer, numba_peer, ours
 from .race import Contender, Entry, entered, errors, failure, race, verdict
 from .timing import seconds
+from .words import duration, rounded, span
 from .workloads import QUADRATIC, FlowLanes, Lanes, uniform
 
 SPENT = 10.0  # seconds that the rounds of one contender and count may take
@@ -159,13 +160,12 @@ def _judged(
 def _row(row: dict[str, Any]) -> list[str]:
     if "s_a_lane" not in row:
         return [row["name"], str(row.get("lanes", "-")), *["-"] * 4, row["verdict"]]
-    low, high = min(row["rounds_s"]), max(row["rounds_s"])
     return [
         row["name"],
         str(row["lanes"]),
-        f"{1e6 * row['s_a_lane']:.3g} µs",
-        f"{row['lanes_per_s']:.3g}",
-        f"{1e3 * low:.4g} .. {1e3 * high:.4g} ms",
+        duration(row["s_a_lane"]),
+        rounded(row["lanes_per_s"]),
+        span(row["rounds_s"]),
         f"{row['memory_GiB']:.2f} GiB" if "memory_GiB" in row else "",
         row["verdict"],
     ]
@@ -176,7 +176,6 @@ def overhead() -> dict[str, Any]:
     lane = {"b1": np.array([0.9]), "b2": np.array([0.99])}
     make = FlowLanes("overhead", **lane).make
     rows = []
-    print()
     for engine in ("fused", "cohort", "reference"):
 
         def run(engine: str = engine) -> Any:
@@ -186,5 +185,7 @@ def overhead() -> dict[str, Any]:
         rounds = [seconds(run) for _ in range(51)]
         median = float(np.median(rounds))
         rows.append({"engine": engine, "median_s": median, "rounds_s": rounds})
-        print(f"a call's overhead, {engine}: {1e3 * median:.2f} ms")
+    print("\nA call's overhead")
+    cells = [[row["engine"], duration(row["median_s"]), span(row["rounds_s"])] for row in rows]
+    print_rows(["engine", "median", "rounds"], cells)
     return {"title": "A call's overhead", "kind": "scaling", "rows": rows}

@@ -15,8 +15,9 @@ from ct_adam.sweep.execute import execute
 from ct_adam.sweep.layout import level_tiles, make_store
 from ct_adam.sweep.sweep import METRICS
 
-from .output import finish
+from .output import finish, print_rows
 from .timing import seconds
+from .words import duration
 from .workloads import QUADRATIC
 
 STEPS = 300
@@ -103,8 +104,7 @@ def _many_tiles(quick: bool, folder: Path) -> dict[str, Any]:
             lambda: list(runner(sweep, store, 0, [i % count for i in range(1000)]))
         )
     print(f"\n{count} tiles of {len(METRICS)} variables")
-    for what, spent in found.items():
-        print(f"{what:<36}{spent:7.2f} s")
+    print_rows(["what", "time"], [[what, duration(spent)] for what, spent in found.items()])
     return {"title": "many tiles", "tiles": count, "seconds": found}
 
 

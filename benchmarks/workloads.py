@@ -1,7 +1,7 @@
 """What is raced: losses in every language that a peer needs, and the lanes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -106,7 +106,7 @@ class FlowLanes(Lanes):
     """Adam's flow on each of them, in the working type of `dtype`."""
 
     rates: Any = "lag"
-    dtype: Any = field(default=float)
+    dtype: Any = float
 
     @cached_property
     def make(self) -> Callable[..., ct.AdamFlow]:

@@ -70,10 +70,10 @@ def optimizer(engine: str, work: Lanes) -> Contender:
     return Contender(engine, lambda _: run, (None,))
 
 
-def optimizer_program(work: Lanes, engine: str = "auto") -> Prepared:
+def optimizer_program(work: Lanes) -> Prepared:
     """What `ct.ensemble` makes of its arguments."""
     make, start = _adam(work), work.loss.start
-    return prepared(make, work.loss.of, start, work.steps, engine=engine, metrics=METRICS)
+    return prepared(make, work.loss.of, start, work.steps, metrics=METRICS)
 
 
 def _adam(work: Lanes) -> Callable[..., Any]:
