@@ -1,8 +1,9 @@
-"""Doctests of the package run in float64 too; no figure outlives its test."""
+"""Everything runs in float64, doctests too; no figure outlives its test; real data sets by name."""
 
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -21,3 +22,18 @@ def close_figures():
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+
+
+@pytest.fixture
+def real_data(monkeypatch):
+    """Asks for files of real data sets, gives their folder; skips the test where one is missing."""
+    folder = os.environ.get("CT_ADAM_DATA") or Path(__file__).parents[1] / "shared" / "data"
+    monkeypatch.setenv("CT_ADAM_DATA", str(folder))
+
+    def need(*files):
+        for file in files:
+            if not (Path(folder) / file).is_file():
+                pytest.skip(f"{file} is missing: set CT_ADAM_DATA to a folder that holds it")
+        return Path(folder)
+
+    return need

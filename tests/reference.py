@@ -55,20 +55,48 @@ def quotient(m_hat: np.ndarray, v_hat: np.ndarray, hyper: Hyper) -> np.ndarray:
 # ---- the discrete optimizer ----------------------------------------------------------------------
 
 
-def adam_step(step, params, moments, gradient, hyper):
-    """(u_{n+1}, moments of n + 1) from θ_n and the moments of n; a decay of 0 needs no rule here.
+def stages_of(n, stage_input, moments, hyper):
+    """u¹ … u^k of gradient n = 1, 2, … and the moments after it; a decay of 0 needs no rule here.
 
     `moments` is a tuple of (m, v), one a stage.
     """
-    stage_input = hyper.input(gradient(step, params), params)
-    after = []
+    updates, after = [], []
     for b1, b2, (m, v) in zip(hyper.b1, hyper.b2, moments, strict=True):
         m = b1 * m + (1 - b1) * stage_input
         v = b2 * v + (1 - b2) * stage_input**2
         after.append((m, v))
-        n = step + 1
         stage_input = quotient(m / (1 - b1**n), v / (1 - b2**n), hyper)
-    return stage_input, tuple(after)
+        updates.append(stage_input)
+    return updates, tuple(after)
+
+
+def adam_step(step, params, moments, gradient, hyper):
+    """(u_{n+1}, moments of n + 1) from θ_n and the moments of n."""
+    stage_input = hyper.input(gradient(step, params), params)
+    updates, after = stages_of(step + 1, stage_input, moments, hyper)
+    return updates[-1], after
+
+
+def stage_updates(gradients, b1, b2, eps=0.0) -> np.ndarray:
+    """u¹ … u^k after each of the gradients, (n, k, …); b1 and b2 hold one decay a stage."""
+    hyper, found = Hyper(b1=b1, b2=b2, eps=eps), []
+    moments = tuple((0.0, 0.0) for _ in b1)
+    for n, g in enumerate(gradients, 1):
+        updates, moments = stages_of(n, g, moments, hyper)
+        found.append(updates)
+    return np.array(found)
+
+
+def adam_updates(gradients, b1, b2, eps=0.0) -> np.ndarray:
+    """u after each of the gradients, of whatever shape these are."""
+    return stage_updates(gradients, (b1,), (b2,), eps)[:, 0]
+
+
+def discrete_bound(b1: float, b2: float, steps: int) -> np.ndarray:
+    """The sum of EQUATIONS §2, term by term: the largest |u| after 1 … steps gradients."""
+    n = np.arange(1, steps + 1)
+    memory = np.cumsum((b1**2 / b2) ** (n - 1.0))
+    return np.sqrt((1 - b2**n) / (1 - b2) * memory) * (1 - b1) / (1 - b1**n)
 
 
 def no_moments(params: np.ndarray, hyper: Hyper):

@@ -23,6 +23,8 @@ from scipy import optimize
 import ct_adam as ct
 from ct_adam.cli import main
 
+from .reference import adam_updates
+
 STABLE = [(0.9, 0.999), (0.9, 0.95), (0.9, 0.815), (0.5, 0.9), (0.0, 0.99)]
 UNSTABLE = [(0.98, 0.96), (0.99, 0.9), (0.95, 0.85), (0.7, 0.4), (0.9773, 0.9531)]
 DEFAULT = (0.9, 0.999)
@@ -37,17 +39,6 @@ def weights(b, n):
 def brute_bound(b1, b2, n):
     """√(Σ w²/z), Cauchy-Schwarz on the two averages."""
     return math.sqrt(np.sum(weights(b1, n) ** 2 / weights(b2, n)))
-
-
-def adam(b1, b2, eps, gradients):
-    """u of every step, by the recursion of EQUATIONS §1; 0 where the denominator is 0 (§0)."""
-    m = v = 0.0
-    updates = []
-    for n, g in enumerate(gradients, 1):
-        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-        below = np.sqrt(v / (1 - b2**n)) + eps
-        updates.append(np.where(below > 0, m / (1 - b1**n) / np.where(below > 0, below, 1), 0.0))
-    return np.array(updates)
 
 
 def lines(advice):
@@ -176,7 +167,7 @@ def test_largest_update_over_a_long_run():
     advice = ct.advise(b1, b2, eps=eps, steps=steps)
     lags = np.arange(steps)
     best = max(
-        adam(b1, b2, eps, np.minimum(1, (b1 / b2) ** np.minimum(lags - edge, 0))[::-1])[-1]
+        adam_updates(np.minimum(1, (b1 / b2) ** np.minimum(lags - edge, 0))[::-1], b1, b2, eps)[-1]
         for edge in np.arange(600, 1001, 20)
     )
     # From above: gradients older than J lags give m at most b1^J, the others at most
@@ -236,7 +227,7 @@ def test_a_gradient_that_vanishes(case):
     """Adam's recursion: a constant gradient until bias is below an ulp, then none."""
     b1, b2, eps, sigma, steps = CASES[case]
     long = math.ceil(45 / -math.log(max(b1, b2)))  # e^{−45}
-    updates = adam(b1, b2, eps, [sigma] * long + [0.0] * steps)[long - 1 :]
+    updates = adam_updates([sigma] * long + [0.0] * steps, b1, b2, eps)[long - 1 :]
     advice = ct.advise(b1, b2, eps=eps, steps=steps, gradient_scale=sigma)
     assert advice.vanishing_update == pytest.approx(updates.max(), rel=1e-11)
     assert updates[advice.vanishing_step] == pytest.approx(updates.max(), rel=1e-11)
@@ -266,7 +257,7 @@ def test_a_gradient_that_vanishes(case):
 def test_growth_and_its_cures(b1, b2):
     advice = ct.advise(b1, b2)
     n = np.arange(int(3 * advice.doubling_steps) + 2)
-    updates = adam(b1, b2, 0.0, [1.0] * 2000 + [0.0] * len(n))[2000 - 1 :]
+    updates = adam_updates([1.0] * 2000 + [0.0] * len(n), b1, b2)[2000 - 1 :]
     twice = np.interp(advice.doubling_steps, n, np.log(updates[: len(n)]))  # ln u is linear
     assert twice == pytest.approx(math.log(2), rel=1e-9)
     place, _, change = lines(advice)
@@ -318,8 +309,8 @@ UNSTABLE_FIRST = ((LAST[0], 0.9), (LAST[1], 0.999))
 def test_the_last_stage_decides(stages):
     """A gradient that vanishes: u² grows iff the last stage is unstable."""
     (first1, last1), (first2, last2) = stages
-    u1 = adam(first1, first2, 0.0, [1.0] * 200 + [0.0] * 800)
-    u2 = adam(last1, last2, 0.0, u1)
+    u1 = adam_updates([1.0] * 200 + [0.0] * 800, first1, first2)
+    u2 = adam_updates(u1, last1, last2)
     advice = ct.advise(*stages, eps=0.0)
     slope = np.polyfit(np.arange(400), np.log(np.abs(u2[600:])), 1)[0]
     if stages is UNSTABLE_LAST:
@@ -353,8 +344,8 @@ def test_no_stream_exceeds_what_stages_put_out(stages):
     bends = np.minimum(np.arange(steps)[:, None] - np.arange(0, steps, 10), 0)
     worst = (first1 / first2) ** np.where(first1 > first2, bends[::-1], -bends)
     streams = np.concatenate([streams, sigma * worst], axis=1)
-    u1 = adam(first1, first2, eps, streams)
-    u2 = adam(last1, last2, eps, u1)
+    u1 = adam_updates(streams, first1, first2, eps)
+    u2 = adam_updates(u1, last1, last2, eps)
     assert advice.input_scale == advice.earlier[0].largest_update
     assert np.abs(u1).max() <= advice.input_scale
     assert np.abs(u2).max() <= advice.largest_update
@@ -464,7 +455,7 @@ def test_bad_input(case, capsys):
         args += [f"--{name.replace('_', '-')}", *map(str, values)]
     assert main(args) == 2
     error = capsys.readouterr().err
-    assert error.startswith("ct-adam: ")
+    assert error.startswith("ct-adam advise: ")
     assert words in error
     assert error.count("\n") == 1
 

@@ -1,6 +1,5 @@
 """What `bounds` measures against closed forms and NumPy, and whether its claim can fail."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,25 +11,7 @@ from experiments import _bounds, _bounds_networks
 from experiments._bounds_tables import BOUNDARIES, on_the_curve
 from experiments.bounds import CROSSINGS, Config, check, numbers
 
-jax.config.update("jax_enable_x64", True)
-
-
-def adam(gradients, b1, b2, eps=0.0):
-    """u after each of the gradients, by the recursion of EQUATIONS §1."""
-    m = v = np.zeros(gradients.shape[1])
-    updates = []
-    for n, g in enumerate(gradients, 1):
-        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-        root = np.sqrt(v / (1 - b2**n)) + eps
-        updates.append(m / (1 - b1**n) / np.where(root > 0, root, 1))
-    return np.array(updates)
-
-
-def discrete_bound(b1, b2, steps):
-    """The sum of EQUATIONS §2, term by term."""
-    n = np.arange(1, steps + 1)
-    memory = np.cumsum((b1**2 / b2) ** (n - 1))
-    return np.sqrt(1 - b2**n) / (1 - b1**n) * (1 - b1) / np.sqrt(1 - b2) * np.sqrt(memory)
+from .reference import adam_updates, discrete_bound
 
 
 @pytest.mark.parametrize(("b1", "b2"), [(0.9, 0.999), (0.9, 0.95)])
@@ -77,7 +58,7 @@ def test_cosine_is_zero_on_the_normal_curve_and_on_no_other(monkeypatch):
 def test_ratios_of_the_optimizer(b1, b2):
     gradients = _bounds.random_gradients(50, 3, seed=1)
     ratio = _bounds.optimizer_ratios(b1, b2, gradients)
-    expected = np.abs(adam(gradients, b1, b2)) / discrete_bound(b1, b2, 50)[:, None]
+    expected = np.abs(adam_updates(gradients, b1, b2)) / discrete_bound(b1, b2, 50)[:, None]
     # Fifty steps of a few units in the last place.
     np.testing.assert_allclose(ratio[:, 1:], expected, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(ratio[:, 0], 1, rtol=1e-12)
@@ -128,7 +109,7 @@ def test_caps_are_those_of_the_recursion_and_of_decaying_moments(monkeypatch):
     found = _bounds.caps([(b1, b2)], scales)[0]
     sigma, before = _bounds.EPS * scales, int(np.ceil(np.log(1e-3) / np.log(b1)))
     gradients = np.vstack([np.tile(sigma, (before + 1, 1)), np.zeros((120, 2))])
-    optimizer = np.abs(adam(gradients, b1, b2, _bounds.EPS))[before:].max(axis=0)
+    optimizer = np.abs(adam_updates(gradients, b1, b2, _bounds.EPS))[before:].max(axis=0)
     # A hundred steps of a few units in the last place; the flow: rtol 1e-9 a solver step.
     np.testing.assert_allclose(found[0], optimizer, rtol=1e-11)
     np.testing.assert_allclose(found[1], optimizer, rtol=1e-6)
@@ -183,7 +164,7 @@ def test_network_in_numbers_is_that_of_its_coordinates():
     found = _bounds_networks.ratios(
         ct.problems.GradientStream({"w": gradients}), {"w": jnp.zeros(5)}, steps, 1e-3
     )
-    ratio = np.abs(adam(gradients, 0.9, 0.999)) / discrete_bound(0.9, 0.999, steps)[:, None]
+    ratio = np.abs(adam_updates(gradients, 0.9, 0.999)) / discrete_bound(0.9, 0.999, steps)[:, None]
     live = np.where(ratio > 0, ratio, np.nan)
     expected = np.nanquantile(live, _bounds.QUANTILES, axis=1, method="lower").T
     # u is read off Δθ: two roundings more.

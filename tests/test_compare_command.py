@@ -134,7 +134,6 @@ def test_a_flow_that_is_not_trusted(tmp_path, capsys):
     assert other.startswith("heavy_ball ")
     assert advice.startswith("interpolating-6 (order 6, stride 1, estimated relative error ")
     assert advice.endswith(ours["trust_advice"])
-    print(sweep.describe_following(dataset))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ def test_bad_input_exits_with_2(mine, capsys, case):
     args, words = BAD[case]
     assert main(["compare", *args]) == 2
     error = capsys.readouterr().err.strip().split("\n")[-1]
-    assert error.startswith("ct-adam: ")
+    assert error.startswith("ct-adam compare: ")
     assert words in error
 
 

@@ -15,8 +15,8 @@ from ct_adam import theory
 from ct_adam.norms import Norm
 from ct_adam.optimizers import frank_wolfe_rate, steepest_direction
 
-jax.config.update("jax_enable_x64", True)
-
+from .jax_reference import rk4_step
+from .reference import adam_updates
 
 # Compiled whole: op by op each test would compile a dozen kernels.
 kkt = jax.jit(theory.kkt_residual, static_argnames="norm")
@@ -175,17 +175,7 @@ def integrated(flow, problem, start, steps):
         def field(t, state):
             return flow.vector_field(t, state, problem)
 
-        def moved(k, h):
-            return jax.tree.map(lambda x, d: x + h * d, y, k)
-
-        k1 = field(n, y)
-        k2 = field(n + 0.5, moved(k1, 0.5))
-        k3 = field(n + 0.5, moved(k2, 0.5))
-        k4 = field(n + 1.0, moved(k3, 1.0))
-        after = jax.tree.map(
-            lambda x, a, b, c, d: x + (a + 2 * b + 2 * c + d) / 6, y, k1, k2, k3, k4
-        )
-        return after, flow.params(y)
+        return rk4_step(field, n, y, 1.0), flow.params(y)
 
     last, path = jax.lax.scan(step, flow.init(problem, start), jnp.arange(float(steps)))
     return flow.params(last), path
@@ -351,12 +341,16 @@ def test_both_rates_bound_the_gap(seed, shrink, decay, outside):
         assert np.all(falling[i, 1:] <= bound + room[i])
 
 
-def test_a_bound_of_two_thirds_would_be_violated():
-    """From just above the minimum at the edge of the box, η = 1/λ jumps to the edge opposite."""
-    descent = ct.steepest_descent(frank_wolfe_rate(1.0), 1.0)
+def test_smaller_bounds_would_be_violated():
+    """From just above the minimum at the edge of the box, η = 1/λ jumps to the opposite edge: all
+    of the constant rate's bound, more than two thirds of the falling one's."""
+    descent = ct.steepest_descent(frank_wolfe_rate(1.0), 1.0)  # its first rate is 1 too
     path = ct.run(descent, lambda x: jnp.sum((x - 0.999) ** 2) / 2, jnp.ones(1), 1)
-    bound = float(theory.falling_rate_bound(1, 1.0, 1.0, 1.0))
-    assert bound * 2 / 3 < float(path.loss[1]) < bound
+    first, gap = float(path.loss[0]), float(path.loss[1])
+    constant = float(theory.constant_rate_bound(1, first, 1.0, 1.0, 1.0, 1.0))
+    assert 0.99 * constant < gap < constant
+    falling = float(theory.falling_rate_bound(1, 1.0, 1.0, 1.0))
+    assert falling * 2 / 3 < gap < falling
 
 
 @settings(max_examples=40, deadline=None)
@@ -368,12 +362,8 @@ def test_average_update_keeps_its_bound(seed, b1, upwards, falls):
     # Signs that persist, sizes that grow: the hard case, for v lags behind.
     g = np.exp(rng.uniform(-0.05, 0.1) * np.arange(steps)) * (1 + 0.3 * rng.standard_normal(steps))
     eta = 1 / np.sqrt(1 + np.arange(steps)) if falls else np.ones(steps)
-    m = v = 0.0
-    u, second = np.zeros(steps), np.zeros(steps)
-    for n in range(steps):
-        m, v = b1 * m + (1 - b1) * g[n], b2 * v + (1 - b2) * g[n] ** 2
-        u[n] = m / (1 - b1 ** (n + 1)) / np.sqrt(v / (1 - b2 ** (n + 1)))
-        second[n] = v
+    u, v = adam_updates(g, b1, b2), 0.0
+    second = np.array([v := b2 * v + (1 - b2) * one**2 for one in g])
     average = np.abs(np.asarray(theory.average_update(u, eta)))
     np.testing.assert_allclose(average, np.abs(np.cumsum(eta * u) / np.cumsum(eta)), rtol=1e-13)
     spread = np.log(np.maximum.accumulate(second) / np.minimum.accumulate(second))
@@ -400,6 +390,7 @@ BAD = {
     "step of a letter": (lambda: ct.frank_wolfe("a"), "step_size = 'a' is not a number"),  # pyright: ignore[reportArgumentType]
     "step as an array": (lambda: ct.frank_wolfe(jnp.array(2.0)), r"step_size = 2.0 must be in"),
     "radius": (lambda: ct.frank_wolfe(radius=0.0), "radius = 0"),
+    "rate": (lambda: ct.optimizers.frank_wolfe_rate(0.0), "weight_decay = 0 must be positive"),
     "radius as an array": (lambda: ct.frank_wolfe(radius=jnp.array(0.0)), "radius = 0"),
     "vector": (lambda: steepest_direction(jnp.ones(3), "spectral"), "only matrices"),
     "kkt": (lambda: theory.kkt_residual(jnp.ones(1), jnp.ones(1), -0.1), "weight_decay"),

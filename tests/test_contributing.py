@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import pytest
 
@@ -11,8 +10,6 @@ import ct_adam as ct
 import experiments
 from ct_adam.flows.registry import Settings
 from experiments.__main__ import main
-
-jax.config.update("jax_enable_x64", True)
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,52 +2,17 @@
 
 import re
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from scipy import integrate
 
 from ct_adam.flows.registry import FLOWS, is_flow
 from experiments import _orders
 from experiments import convergence_order as experiment
 from experiments.convergence_order import THEORY, Config, check, numbers, verdict
 
-jax.config.update("jax_enable_x64", True)
-
-
-def adam(gradient, start, of, steps):
-    """Discrete Adam by its formulas: all iterates, and the moments of the last."""
-    x, m, v, path = np.array(start), np.zeros(4), np.zeros(4), [np.array(start)]
-    for n in range(1, steps + 1):
-        g = gradient(x)
-        m, v = of["b1"] * m + (1 - of["b1"]) * g, of["b2"] * v + (1 - of["b2"]) * g**2
-        m_hat, v_hat = m / (1 - of["b1"] ** n), v / (1 - of["b2"] ** n)
-        x = x - of["eta"] * m_hat / (np.sqrt(v_hat) + _orders.EPS)
-        path.append(x)
-    return np.array(path), m, v
-
-
-def log_flow(gradient, x, m, v, of, begin, times):
-    """EQUATIONS §1 from a hand-over after `begin` steps, by DOP853."""
-    g = gradient(x)
-    m, v = of["b1"] * m + (1 - of["b1"]) * g, of["b2"] * v + (1 - of["b2"]) * g**2
-
-    def field(s, y):
-        x, m, v = y.reshape(3, 4)
-        g = gradient(x)
-        m_hat, v_hat = m / (1 - of["b1"] ** (s + 1)), v / (1 - of["b2"] ** (s + 1))
-        u = m_hat / (np.sqrt(v_hat) + _orders.EPS)
-        rates = -np.log(of["b1"]) * (g - m), -np.log(of["b2"]) * (g**2 - v)
-        return np.concatenate([-of["eta"] * u, *rates])
-
-    state = np.concatenate([x, m, v])
-    end = begin + times[-1]
-    found = integrate.solve_ivp(
-        field, (begin, end), state, "DOP853", begin + times, rtol=1e-12, atol=1e-13
-    )
-    return found.y[:4].T
+from .reference import Hyper, adam_flow, adam_run
 
 
 def test_error_of_the_log_flow():
@@ -59,16 +24,15 @@ def test_error_of_the_log_flow():
         for i, j in ((0, 0), (1, 1)):
             hessian, start = np.asarray(draw.hessian[j]), np.asarray(draw.start[j])
 
-            def gradient(x, hessian=hessian):
+            def gradient(_, x, hessian=hessian):
                 return hessian @ x - 2 * np.sin(2 * x)
 
-            of = {k: float(getattr(setting, k)[i]) for k in ("learning_rate", "b1", "b2")}
-            of["eta"] = of["learning_rate"]
+            eta, b1, b2 = (float(x[i]) for x in (setting.learning_rate, setting.b1, setting.b2))
+            hyper = Hyper(eta, (b1,), (b2,), _orders.EPS)
             steps, warm = int(setting.steps[i]), int(setting.warm_steps[i])
             times = np.arange(0, steps + 1, steps // 10)
-            before, m, v = adam(gradient, start, of, warm)
-            theirs = adam(gradient, start, of, warm + steps)[0][warm + times]
-            ours = log_flow(gradient, before[-1], m, v, of, warm, times.astype(float))
+            theirs = adam_run(gradient, start, warm + steps, hyper)[2].params[warm + times]
+            ours = adam_flow(gradient, start, steps, hyper, warm_steps=warm).params[times]
             error = np.abs(ours - theirs).max() / np.abs(theirs - theirs[0]).max()
             # Either solver is within 1e-11 of the flow, which is 1e-3 off.
             assert float(found[i, j]) == pytest.approx(error, rel=1e-6)

@@ -17,7 +17,6 @@ import pytest
 
 from ct_adam.problems import data
 
-REAL = Path(os.environ.get("CT_ADAM_DATA") or Path(__file__).parents[2] / "shared" / "data")
 MNIST = ("mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz")
 CIFAR = "cifar10/cifar-10-python.tar.gz"
 
@@ -34,18 +33,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     return tmp_path / "data"
-
-
-@pytest.fixture
-def real(monkeypatch):
-    monkeypatch.setenv("CT_ADAM_DATA", str(REAL))
-
-    def need(*files):
-        for file in files:
-            if not (REAL / file).is_file():
-                pytest.skip(f"{file} is missing: {REAL / file}")
-
-    return need
 
 
 def write(folder, file, content, monkeypatch=None):
@@ -143,36 +130,38 @@ def test_unknown_names_are_answered_with_the_known():
         data.images("imagenet")
     with pytest.raises(ValueError, match=r"'mnist' is unknown.*'tinyshakespeare', 'python_topics'"):
         data.text("mnist")
-    with pytest.raises(ValueError, match="split = 'valid' must be 'train' or 'test'"):
+    with pytest.raises(
+        ValueError, match="split = 'valid' is unknown: choose one of 'train', 'test'"
+    ):
         data.images("digits", "valid")
 
 
 # The real copies.
 
 
-def test_real_mnist(real):
-    real(*MNIST)
+def test_real_mnist(real_data):
+    folder = real_data(*MNIST)
     inputs, labels = data.images("mnist", "test")
     assert inputs.shape == (10_000, 28, 28, 1)
     assert (inputs.min(), inputs.max()) == (0, 1)
     assert labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # as everybody knows them
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    with gzip.open(REAL / MNIST[0]) as stream:  # the last image, without the reader
+    with gzip.open(folder / MNIST[0]) as stream:  # the last image, without the reader
         last = np.frombuffer(stream.read()[-784:], np.uint8).reshape(28, 28)
     np.testing.assert_allclose(inputs[-1, :, :, 0], last / 255, rtol=1e-7)
 
 
-def test_real_tinyshakespeare(real):
-    real("tinyshakespeare/input.txt")
+def test_real_tinyshakespeare(real_data):
+    folder = real_data("tinyshakespeare/input.txt")
     tokens, alphabet = data.text("tinyshakespeare")
     assert (len(tokens), len(alphabet)) == (1_115_394, 65)
     assert "".join(alphabet[i] for i in tokens[:14]) == "First Citizen:"
     joined = "".join(np.array(list(alphabet))[tokens])
-    assert joined.encode() == (REAL / "tinyshakespeare/input.txt").read_bytes()
+    assert joined.encode() == (folder / "tinyshakespeare/input.txt").read_bytes()
 
 
-def test_real_cifar10(real):
-    real(CIFAR)
+def test_real_cifar10(real_data):
+    real_data(CIFAR)
     inputs, labels = data.images("cifar10", "test")
     assert inputs.shape == (10_000, 32, 32, 3)
     assert np.bincount(labels).tolist() == [1000] * 10

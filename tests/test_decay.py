@@ -20,8 +20,6 @@ from ct_adam import theory
 from ct_adam.cli import main
 from ct_adam.optimizers import restart_decay, restart_steps, scale_by_stage, uncorrected
 
-jax.config.update("jax_enable_x64", True)
-
 ALPHA, STEPS = 0.05, 40
 CURVATURE, CENTRE, START = np.array([0.5, 3.0]), np.array([1.0, -2.0]), np.array([2.0, 0.3])
 COURSE = 0.5 + 0.5 * np.cos(np.pi * np.arange(STEPS) / STEPS)
@@ -242,6 +240,11 @@ def test_bad_options(arguments, words):
         ct.decoupled(optax.identity(), eta, **{"weight_decay": 0.1} | arguments)
 
 
+def test_a_direction_is_an_optax_transformation():
+    with pytest.raises(ValueError, match="as direction, not AdamFlow"):
+        ct.decoupled(ct.AdamFlow(0.1), 0.1)  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize("follows", ["schedule", "nothing"])
 def test_an_injected_rate_is_not_the_base(follows):
     """Under `optax.inject_hyperparams` η is an array, of this step: η/α would be 1."""
@@ -281,7 +284,7 @@ def test_uncorrected_knows_one_stage():
 
 def test_warm_restarts_and_their_decay():
     ends = (100, 300, 700, 1500)
-    assert restart_steps(100, 2, 4) == ends
+    assert restart_steps(100, 2, 4) == restart_steps(*map(np.int64, (100, 2, 4))) == ends
     n, lengths = np.arange(3100), (100, 200, 400, 800, 1600)
     begin, length = np.repeat((0, *ends), lengths), np.repeat(lengths, lengths)
     rate = jax.jit(jax.vmap(ct.warm_restarts(0.3, 100, cycles=5)))(jnp.asarray(n))
@@ -405,7 +408,7 @@ def test_the_box_is_for_b1_up_to_b2(capsys):
         assert advice.as_dict()["decay_box"] == (10 if words == inside else None)
         assert main(["advise", "--b1", str(b1), "--b2", str(b2), "--decay", "0.1"]) == 0
         assert capsys.readouterr().out.endswith(f"{words}\n")
-    with pytest.raises(ValueError, match=r"b2 = 1.0 must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"b2 = 1 must be in \[0, 1\)"):
         theory.advise_decay(0.1, b2=1.0)
 
 
@@ -432,7 +435,7 @@ def test_advise_as_json_and_its_errors(capsys):
     assert found["decay_optax"] == pytest.approx(2.5)
     assert main([*words, "0"]) == 0
     assert json.loads(capsys.readouterr().out)["decay_half_life"] is None
-    for decay, said in (("-1", "decay = -1.0 must be finite"), ("30", "take away 1.5 of a weight")):
+    for decay, said in (("-1", "decay = -1 must be finite"), ("30", "take away 1.5 of a weight")):
         assert main([*words, decay]) == 2
         assert said in capsys.readouterr().err
     assert main(["advise", "--decay", "0.1", "--learning-rate", "0"]) == 2

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,10 +10,11 @@ from scipy import stats
 
 from ct_adam.optimizers import restart_steps
 from experiments import _decoupled as measured
+from experiments import _decoupled_claims as claims
+from experiments import _decoupled_valley as valleys
 from experiments import _decoupled_values as exact
+from experiments import _jackknife
 from experiments import decoupled_decay as experiment
-
-jax.config.update("jax_enable_x64", True)
 
 RATES, DECAYS = np.geomspace(1e-3, 1e-1, 5), np.geomspace(1e-4, 1, 25)
 
@@ -28,23 +28,23 @@ def parabolas(slope, seeds=3, decays=DECAYS):
 def test_lowest_of_a_parabola_is_its_vertex():
     x = np.linspace(-1, 2, 13)
     # a quotient of second differences of numbers of order 1, themselves of order h² = 1/16
-    assert measured.lowest(x, 3 * (x - 0.317) ** 2) == pytest.approx(0.317, abs=1e-13)
-    assert np.isnan(measured.lowest(x, x))
-    assert np.isnan(measured.lowest(x, -x))
+    assert valleys.lowest(x, 3 * (x - 0.317) ** 2) == pytest.approx(0.317, abs=1e-13)
+    assert np.isnan(valleys.lowest(x, x))
+    assert np.isnan(valleys.lowest(x, -x))
     diverged = np.where(x > 0.4, np.inf, (x - 0.3) ** 2)
-    assert np.isnan(measured.lowest(x, diverged))
-    assert measured.lowest(x, np.where(x == x[4], 0, 1)) == pytest.approx(x[4])
+    assert np.isnan(valleys.lowest(x, diverged))
+    assert valleys.lowest(x, np.where(x == x[4], 0, 1)) == pytest.approx(x[4])
 
 
 @pytest.mark.parametrize("slope", [-1.0, 0.0, 0.7])
 def test_slope_of_a_valley(slope):
-    found = measured.valley(parabolas(slope), RATES, DECAYS)
+    found = valleys.valley(parabolas(slope), RATES, DECAYS)
     assert found.counts.sum() == 5
     assert found.residual == pytest.approx(0, abs=1e-12)
     assert found.slope.mean == pytest.approx(slope, abs=1e-12)
     assert found.slope.half_width == pytest.approx(0, abs=1e-12)
     # λ_LH/lr is the decay of the other parametrisation: the same map, looked at aslant
-    aslant = measured.sheared(found, RATES)
+    aslant = valleys.sheared(found, RATES)
     assert aslant.slope.mean == pytest.approx(slope - 1, abs=1e-12)
     np.testing.assert_allclose(aslant.log_best + np.log(RATES), found.log_best)
 
@@ -52,28 +52,28 @@ def test_slope_of_a_valley(slope):
 def test_rates_whose_best_decay_is_at_an_end_of_the_grid_do_not_count():
     losses = parabolas(0.5)
     losses[:, 0] = 1 + np.arange(25)
-    found = measured.valley(losses, RATES, DECAYS)
+    found = valleys.valley(losses, RATES, DECAYS)
     assert found.counts.tolist() == [False, True, True, True, True]
     assert np.isnan(found.log_best[0])
     assert found.slope.mean == pytest.approx(0.5, abs=1e-12)
     losses[:, 1:3] = 1 + np.arange(25)
-    assert np.isnan(measured.valley(losses, RATES, DECAYS).slope.mean)
+    assert np.isnan(valleys.valley(losses, RATES, DECAYS).slope.mean)
 
 
 def test_rates_far_above_the_least_or_of_wide_intervals_do_not_count():
     losses = parabolas(0.0)
     losses[:, 0] = 1.4 * parabolas(1.5)[:, 0]  # 40 % above: its λ* would tilt the line
-    found = measured.valley(losses, RATES, DECAYS)
+    found = valleys.valley(losses, RATES, DECAYS)
     assert found.counts.tolist() == [False, True, True, True, True]
     assert found.slope.mean == pytest.approx(0, abs=1e-12)
     losses[:, 0] = 1.2 * parabolas(1.5)[:, 0]
-    assert measured.valley(losses, RATES, DECAYS).counts.all()
+    assert valleys.valley(losses, RATES, DECAYS).counts.all()
     # Three seeds' ln λ* of mean m, ±a: Student's 4.30·a/√3, the interval twice that; a decade at
     # a = 0.46. Their mean's parabola has its vertex at m, whatever a is.
     for aside, counts in ((0.44, True), (0.48, False)):
         centre = np.log(1e-2) + aside * np.array([[[-1.0]], [[0.0]], [[1.0]]])
         losses[:, :1] = 1 + (np.log(DECAYS) - centre) ** 2
-        assert measured.valley(losses, RATES, DECAYS).counts[0] == counts
+        assert valleys.valley(losses, RATES, DECAYS).counts[0] == counts
 
 
 @pytest.mark.parametrize(("jump", "line"), [(2.0, True), (3.0, False)])
@@ -88,18 +88,18 @@ def test_a_jump_is_not_a_line(jump, line):
         axis=1,
     )
     losses[:, :3] = 1 + (np.log(DECAYS) - np.log(1e-2)) ** 2
-    found = measured.valley(losses, RATES, DECAYS)
+    found = valleys.valley(losses, RATES, DECAYS)
     assert found.residual == pytest.approx(jump * np.sqrt(0.06), rel=1e-9)
     assert found.line == line == bool(np.isfinite(found.slope.mean))
-    row = experiment._slope("forget", "AdamW-LH", found)
+    row = claims.of_slope("forget", "AdamW-LH", found)
     assert (row["found"] == "not a line") == (not line)
 
 
 def test_interval_of_a_mean_is_students():
     values = np.random.default_rng(0).standard_normal(6)
-    found = measured.left_out(values[:, None], lambda mean: mean)
+    found = _jackknife.left_out(values[:, None], lambda mean: mean)
     alone = stats.ttest_1samp(values, 0).confidence_interval()
-    half = measured.half_width(found)[0]
+    half = _jackknife.half_width(found)[0]
     np.testing.assert_allclose([found[0, 0] - half, found[0, 0] + half], alone, rtol=1e-12)
 
 
@@ -174,7 +174,7 @@ def test_best_decays_by_budget():
         {"loss": (("epochs", "seed", "decay"), ((x - best[..., None]) ** 2).swapaxes(0, 1))},
         coords={"epochs": epochs, "steps": ("epochs", steps), "decay": DECAYS},
     )
-    found = experiment.budget_numbers(node)
+    found = claims.of_budgets(node)
     assert found["slope"]["found"] == pytest.approx(-0.5)
     assert found["spread of λ_LH"]["found"] == pytest.approx(4)
     assert found["spread of λ_norm"]["found"] == pytest.approx(1)
@@ -241,7 +241,7 @@ def test_one_run_is_not_compared_with_itself():
         coords={"run": ["restarts", "constant", "20", "60"], "step": [20, 60]},
         attrs={"ends": [20, 60]},
     )
-    found = experiment._restart_numbers(node)
+    found = claims.of_restarts(node)
     assert found["step 20"]["restarts − cosine of this budget"] == "the same run"
     assert found["step 60"]["restarts − cosine of this budget"] == "-18.000 ± 0.000"
 

@@ -16,7 +16,8 @@ import pytest
 
 import ct_adam as ct
 
-from .reference import BEGIN, CURVATURE
+from .jax_reference import ripple
+from .reference import BEGIN
 
 POINT = {
     "learning_rate": 0.03,
@@ -37,10 +38,6 @@ LENGTH = {
     "eps_root": 1e-2,
     "params": 0.1,
 }
-
-
-def ripple(x):
-    return jnp.sum(CURVATURE * x**2) / 2 + jnp.sum(jnp.cos(2 * x))
 
 
 def observed(point, rtol, adjoint=None, **options):

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import xarray
@@ -14,8 +13,6 @@ from experiments._derivatives import KINDS, Point, measure, ripples, slopes, smo
 from experiments.derivatives import Config, check, numbers
 
 from .reference import Hyper, adam_flow, adam_run
-
-jax.config.update("jax_enable_x64", True)
 
 STEPS = 12
 POINT = Point(0.02, 0.9, 0.97, 0.3, 0.5)

@@ -6,26 +6,32 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 import yaml
 
 from ct_adam.cli import main
 
-jax.config.update("jax_enable_x64", True)
-
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-CHEAP = ("howto/own-problem.md",)
+PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in DOCS.rglob("*.md")}
+CHEAP = (
+    "howto/own-problem.md",
+    "constraint.md",
+    "noise.md",
+    "regularization.md",
+    "scale-freeness.md",
+    "scale-invariance.md",
+)
 SLOW = (
     "tutorial.md",
-    "derivatives.md",
     "howto/own-optimizer.md",
     "howto/gpu.md",
     "howto/cluster.md",
     "howto/gradients.md",
     "howto/figures.md",
 )
+ELSEWHERE = ("derivatives.md", "hyperparameters.md", "sweeps.md")
+"""Run by the tests of what they are about."""
 
 
 class Block(NamedTuple):
@@ -95,9 +101,10 @@ def play(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[tu
 def _run(command: str) -> str:
     """`ct-adam` in this process, `python FILE` in another; what needs a cluster is only parsed."""
     words = [word.strip("'") for word in command.split()]
-    if words[0] == "ct-adam" and "--scheduler" not in words:
+    program = Path(words[0]).name
+    if program == "ct-adam" and "--scheduler" not in words:
         assert main(words[1:]) == 0, command
-    elif words[0] == "python" and words[1] != "-m":
+    elif program == "python" and words[1] != "-m":
         done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -116,24 +123,36 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+def test_every_page_with_python_is_run():
+    with_python = {name for name, text in PAGES.items() if "```python" in text}
+    assert with_python == {*CHEAP, *SLOW, *ELSEWHERE}
+
+
 @pytest.mark.parametrize(
     "name", [*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 def test_page_runs_and_prints_what_it_shows(name, folder, capsys):
-    for block, printed in play((DOCS / name).read_text(), folder, capsys):
+    for block, printed in play(PAGES[name], folder, capsys):
         if block.shown is not None:
             assert is_as_shown(block.shown, printed), f"{block.text}\n{printed}"
 
 
-@pytest.mark.parametrize("name", [*CHEAP, *SLOW])
-def test_flags_of_commands_exist(name, capsys):
-    """Also of commands that need a cluster, and so are not run."""
-    for block in blocks((DOCS / name).read_text()):
+def program_words(page: str) -> list[list[str]]:
+    """What stands behind each `ct-adam` of a page's shell blocks."""
+    found = []
+    for block in blocks(page):
         for command in commands(block.text) if block.language == "bash" else ():
             words = command.replace("'", " ").split()
-            if "ct-adam" in words or ".venv/bin/ct-adam" in words:
-                at = next(i for i, word in enumerate(words) if word.endswith("ct-adam"))
-                assert set(_flags(words[at + 2 :])) <= _known_flags(words[at + 1], capsys), command
+            at = [i for i, word in enumerate(words) if Path(word).name == "ct-adam"]
+            found += [words[i + 1 :] for i in at[:1]]
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if program_words(text)])
+def test_flags_of_commands_exist(name, capsys):
+    """Also of commands that need a cluster, and so are not run."""
+    for command, *rest in program_words(PAGES[name]):
+        assert set(_flags(rest)) <= _known_flags(command, capsys), [command, *rest]
 
 
 def _flags(words):
@@ -177,18 +196,19 @@ def site():
 
 
 def test_no_page_is_missing_from_the_navigation(site):
-    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    assert not (missing := pages - set(_nav(site["nav"]))), f"put {sorted(missing)} into mkdocs.yml"
+    assert not (missing := PAGES.keys() - set(_nav(site["nav"]))), (
+        f"put {sorted(missing)} into mkdocs.yml"
+    )
     gone = [p for p in _nav(site["nav"]) if not (DOCS / p).exists() and not (ROOT / p).exists()]
     assert not gone
 
 
 def test_links_of_pages_lead_somewhere():
     """mkdocs checks those within the site; here as they stand in the repository."""
-    for page in DOCS.rglob("*.md"):
-        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for name, page in PAGES.items():
+        text = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", text):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            assert (DOCS / name).parent.joinpath(target).exists(), f"{name} links to {target}"
 
 
 def test_links_are_rewritten_for_the_site():

@@ -21,8 +21,6 @@ from experiments import dynamic_regularization as experiment
 from experiments._pac_bayes import PAC, priors
 from experiments._scale_freeness import Cell, Run, Training
 
-jax.config.update("jax_enable_x64", True)
-
 ARPACK = 2e-3
 """Of two eigenvalues whose relative tolerance is 1e-3."""
 

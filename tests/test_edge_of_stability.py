@@ -7,11 +7,10 @@ import pytest
 import xarray
 
 import ct_adam as ct
-from ct_adam.theory.sharpness import preconditioned_sharpness, stability_edge
+from ct_adam.diagnostics import preconditioned_sharpness
+from ct_adam.theory import stability_edge
 from experiments import _edge
 from experiments.edge_of_stability import Config, check, numbers
-
-jax.config.update("jax_enable_x64", True)
 
 
 @pytest.mark.parametrize("size", [1, 2, 12])

@@ -1,5 +1,6 @@
 """The kernels' own elementary functions against NumPy's long doubles."""
 
+import platform
 from importlib import import_module
 
 import numpy as np
@@ -125,11 +126,14 @@ def test_running_power_may_overflow():
     assert (high, low) == (np.inf, 0.0)
 
 
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="instructions of x86 are looked for"
+)
 def test_loops_are_vectorised():
     """A scalar loop of exp has no packed multiplication."""
     exp = over("exp")
     exp(np.ones(1))
-    assert "vmulpd" in exp.assembly() or "mulpd" in exp.assembly()
+    assert "mulpd" in exp.assembly()  # or vmulpd
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300))

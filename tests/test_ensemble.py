@@ -34,7 +34,7 @@ def lanes():
     return list(zip(LANES["b1"], LANES["b2"], strict=True))
 
 
-def slope_of(log_update, steps, weights=None):
+def slope_of(log_update, steps):
     half = np.arange(len(log_update)) >= steps / 2
     return np.polyfit(np.arange(len(log_update))[half], log_update[half], 1)[0]
 
@@ -179,6 +179,10 @@ def test_bad_options():
         ct.ensemble(make_flow, loss, START, 10, LANES, engine="warp")
     with pytest.raises(ValueError, match="metrics"):
         ct.ensemble(make_flow, loss, START, 10, LANES, metrics=("speed",))
+    with pytest.raises(ValueError, match="metrics = 'max_update': give a tuple"):
+        ct.ensemble(make_flow, loss, START, 10, LANES, metrics="max_update")
+    with pytest.raises(ValueError, match="lanes is a list: give columns by name"):
+        ct.ensemble(make_flow, loss, START, 10, [0.5, 0.9])
     with pytest.raises(ValueError, match="make returned float"):
         ct.ensemble(lambda b1, b2: 3.0, loss, START, 10, LANES)
     with pytest.raises(ValueError, match="sees 11"):

@@ -16,20 +16,10 @@ from ct_adam.problems import quadratic
 from ct_adam.sweep.provenance import provenance
 from experiments import load, names
 from experiments.__main__ import main
-from experiments.state_formulation import (
-    EPS,
-    LEARNING_RATE,
-    SIZES,
-    START,
-    STATES,
-    Panel,
-    evaluations_at,
-    panels,
-    reference,
-)
-
-jax.config.update("jax_enable_x64", True)
-
+from experiments._crossing import evaluations_at
+from experiments._states import EPS, LEARNING_RATE, START, STATES, Panel
+from experiments._states_reference import reference
+from experiments.state_formulation import SIZES, panels
 
 SLOW = {"derivatives", "edge_of_stability", "generalisation", "hyperparameters",
         "ode_vs_discrete", "regimes", "region_atlas"}  # fmt: skip

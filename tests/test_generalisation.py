@@ -13,10 +13,10 @@ import scipy.stats
 
 import ct_adam as ct
 from experiments import _generalisation as measured
+from experiments import _generalisation_claims as claims
 from experiments import generalisation as experiment
 from experiments.__main__ import _plain
-
-jax.config.update("jax_enable_x64", True)
+from experiments._statistics import verdict_of_interval
 
 
 @pytest.mark.parametrize("through", [measured.DEFAULT, measured.SECOND])
@@ -87,10 +87,10 @@ def test_best_within_is_the_running_minimum():
     losses = np.random.default_rng(0).standard_normal((2, 3, 11))
     steps = 50 * np.arange(11)
     running = np.minimum.accumulate(losses, axis=-1)
-    np.testing.assert_array_equal(measured.best_within(losses, steps, 300), running[..., 6])
-    np.testing.assert_array_equal(measured.best_within(losses, steps, 349), running[..., 6])
+    np.testing.assert_array_equal(claims.best_within(losses, steps, 300), running[..., 6])
+    np.testing.assert_array_equal(claims.best_within(losses, steps, 349), running[..., 6])
     losses[0, 0, 4:] = np.nan  # diverged: what it had reached counts
-    assert measured.best_within(losses, steps, 500)[0, 0] == losses[0, 0, :4].min()
+    assert claims.best_within(losses, steps, 500)[0, 0] == losses[0, 0, :4].min()
 
 
 def test_a_stopped_experiment_goes_on(tmp_path, monkeypatch):
@@ -123,14 +123,14 @@ def test_a_stopped_experiment_goes_on(tmp_path, monkeypatch):
 def test_readings():
     best = np.random.default_rng(0).random((3, 4, 5))
     tuned = [min(best[r, :, p].mean() for r in range(3)) for p in range(5)]
-    np.testing.assert_allclose(measured.Reading(None)(best), tuned, rtol=1e-14)
-    np.testing.assert_array_equal(measured.Reading(1)(best), best[1].mean(axis=0))
+    np.testing.assert_allclose(claims.Reading(None)(best), tuned, rtol=1e-14)
+    np.testing.assert_array_equal(claims.Reading(1)(best), best[1].mean(axis=0))
 
 
 def test_the_correlation_is_scipys():
     draw = np.random.default_rng(0)
     c, loss = draw.integers(0, 6, (2, 20, 9)).astype(float)  # with ties
-    found = measured.spearman(c, loss)
+    found = claims.spearman(c, loss)
     expected = [scipy.stats.spearmanr(x, -y).statistic for x, y in zip(c, loss, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -142,7 +142,7 @@ def test_the_p_value_counts_permutations():
     every = [scipy.stats.spearmanr(c, x).statistic for x in itertools.permutations(loss)]
     # SciPy doubles the smaller tail, which is symmetric; ties up to rounding count.
     share = np.mean(np.abs(every) >= abs(rho) - 1e-9)
-    assert measured.permutation_p(c, loss) == pytest.approx(share, abs=1e-12)
+    assert claims.permutation_p(c, loss) == pytest.approx(share, abs=1e-12)
 
 
 SHORT = replace(experiment.SIZES["smoke"], seeds=3, learning_rate=1e-2)
@@ -152,14 +152,14 @@ def _best(c, trend, noise, seed=0):
     """Best losses (2 rates, 3 seeds, points) = trend·C + noise at both horizons."""
     draw = np.random.default_rng(seed)
     two = trend * c + noise * draw.standard_normal((2, 2, 3, len(c)))
-    return experiment.Measured(c, *two)
+    return claims.Measured(c, *two)
 
 
 @pytest.mark.parametrize(("trend", "verdict"), [(-1, "holds"), (1, "does not hold")])
 @pytest.mark.parametrize("reading", ["fixed", "tuned"])
 def test_a_trend_is_found(trend, verdict, reading):
     best = _best(np.linspace(-0.02, 0.2, 11), trend, 1e-3)
-    found = experiment._claims(best, SHORT.readings[reading], SHORT)
+    found = claims.of_normal_curve(best, SHORT.readings[reading], SHORT.resamples)
     for claim in ("faster", "faster, C < 0 too", "faster, long"):
         assert found[claim]["found"] == -trend
         assert found[claim]["verdict"] == verdict
@@ -168,12 +168,12 @@ def test_a_trend_is_found(trend, verdict, reading):
 
 def test_noise_is_seldom_called_a_trend():
     c, runs, rows = np.linspace(0.02, 0.2, 7), 200, []
-    again = measured.resampling(c, SHORT.seeds, SHORT.resamples)
+    again = claims.resampling(c, SHORT.seeds, SHORT.resamples)
     read = SHORT.readings["fixed"]
     for seed in range(runs):
         best = _best(c, 0, 1, seed).short
-        resampled = measured.spearman(c[again.points], read(again(best)))
-        rows.append(experiment._correlation(c, read(best), resampled))
+        resampled = claims.spearman(c[again.points], read(again(best)))
+        rows.append(claims._correlation(c, read(best), resampled))
     # All 7! orders are counted: 4.8 % of them have p ≤ 0.05 (their ρ comes in steps). Binomial:
     # 9.6 ± 3.0, four standard deviations.
     alarms = sum(row["p"] <= 0.05 for row in rows)
@@ -186,7 +186,9 @@ def test_equal_at_the_long_horizon():
     c = np.linspace(-0.02, 0.2, 11)
     best = _best(c, -1, 1e-4)
     # A trend of a fifth has a fifth of the spread, but for noise a hundredth of it.
-    found = experiment._claims(best._replace(long=best.short / 5), SHORT.readings["fixed"], SHORT)
+    found = claims.of_normal_curve(
+        best._replace(long=best.short / 5), SHORT.readings["fixed"], SHORT.resamples
+    )
     assert found["equal"]["found"] == pytest.approx(0.2, rel=1e-9)
     assert found["equal"]["verdict"] == "holds"
 
@@ -198,24 +200,24 @@ def test_a_rise_is_what_lies_above_the_line(steeper, verdict):
     c = np.array([0.2, -0.04, 0.1, -0.02, 0.02, 0.05, 0.15, 0.07])
     # On a line of C > 0: the rise is `steeper` times the mean of 0.04 and 0.02.
     loss = 1 - 3 * c + steeper * np.maximum(-c, 0)
-    assert measured.rise(c, loss) == pytest.approx(0.03 * steeper, abs=1e-12)
+    assert claims.rise(c, loss) == pytest.approx(0.03 * steeper, abs=1e-12)
     draw = np.random.default_rng(0)
     best = loss + 1e-2 * draw.standard_normal((2, 3, 8))
-    found = experiment._claims(experiment.Measured(c, best, best), SHORT.readings["fixed"], SHORT)[
-        "rise"
-    ]
+    found = claims.of_normal_curve(
+        claims.Measured(c, best, best), SHORT.readings["fixed"], SHORT.resamples
+    )["rise"]
     assert found["verdict"] == verdict
 
 
 def test_resamples_keep_the_sides_and_spread_like_means():
     c = np.array([-0.1, 0.1, -0.2, 0.3, 0.2])
-    again = measured.resampling(c, seeds=4, resamples=20_000)
+    again = claims.resampling(c, seeds=4, resamples=20_000)
     assert np.all((c[again.points] < 0).sum(axis=1) == 2)
     best = np.zeros((1, 4, 5)) + np.array([0.0, 1.0, 2.0, 5.0])[:, None]
     means = again(best).mean(axis=2)[:, 0, 0]
     # Of four draws with replacement: variance 3.5/4; its estimate to 1 % at 20 000.
     assert means.var() == pytest.approx(3.5 / 4, rel=0.05)
-    other = measured.resampling(np.array([0.1, 0.2]), seeds=4, resamples=20_000)
+    other = claims.resampling(np.array([0.1, 0.2]), seeds=4, resamples=20_000)
     np.testing.assert_array_equal(again.seeds, other.seeds)
 
 
@@ -228,7 +230,7 @@ def test_resamples_keep_the_sides_and_spread_like_means():
     ],
 )  # fmt: skip
 def test_verdicts_of_intervals(low, high, above, verdict):
-    assert measured.verdict_of_interval(low, high, 0.5, above) == verdict
+    assert verdict_of_interval(low, high, 0.5, above) == verdict
 
 
 def _falling(network, seed, rate, pairs, steps, every):

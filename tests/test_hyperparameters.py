@@ -14,10 +14,10 @@ import xarray
 
 from ct_adam.plotting import save_figure
 from experiments import _hyperparameters as measured
+from experiments import _searches
 from experiments import hyperparameters as experiment
-from experiments._hyperparameters import HIGH, LOW, Probe, Search
-
-jax.config.update("jax_enable_x64", True)
+from experiments._hyperparameters import HIGH, LOW
+from experiments._searches import Probe, Search
 
 STEPS = 12
 Z = np.log([0.02, 0.2, 0.05, 0.3])
@@ -102,7 +102,7 @@ def bowl(points):
 
 @pytest.fixture
 def search(monkeypatch):
-    monkeypatch.setattr(measured, "losses_at", lambda task, steps, points: bowl(points))
+    monkeypatch.setattr(_searches, "losses_at", lambda task, steps, points: bowl(points))
     return Search(None, STEPS, 300, measured.draws(5, 1), 6.0, 1)  # pyright: ignore
 
 
@@ -120,7 +120,7 @@ def check_common(search, found):
 
 
 def test_descent_finds_the_bottom_within_its_budget(search):
-    found = measured.descent(search, bowl_slope)
+    found = _searches.descent(search, bowl_slope)
     check_common(search, found)
     assert len(found["cost"]) == 5 + (300 - 5) // 6
     best = np.argmin(found["losses"][:5, 0])
@@ -137,7 +137,7 @@ def test_descent_survives_what_is_not_a_number(search):
         probe = bowl_slope(search, point)
         return probe._replace(slope=probe.slope * np.nan) if len(calls) == 3 else probe
 
-    found = measured.descent(search, broken)
+    found = _searches.descent(search, broken)
     assert np.all(np.isfinite(found["point"]))
     assert np.isnan(found["slope"][7]).all()
     np.testing.assert_allclose(found["point"][-1], np.minimum(BOTTOM, HIGH), atol=0.6)
@@ -151,29 +151,29 @@ def test_an_exploding_hypergradient_costs_one_step_not_all(search):
         probe = bowl_slope(search, point)
         return probe._replace(slope=1e30 * probe.slope) if len(calls) == 3 else probe
 
-    found = measured.descent(search, spike)
+    found = _searches.descent(search, spike)
     np.testing.assert_allclose(found["point"][-1], np.minimum(BOTTOM, HIGH), atol=0.6)
 
 
 def test_descent_that_cannot_pay_is_its_first_draws(search):
     poor = search._replace(budget=10)
-    found = measured.descent(poor, bowl_slope)
+    found = _searches.descent(poor, bowl_slope)
     assert len(found["cost"]) == 5
 
 
 def test_the_flow_pays_for_its_gradients_and_for_the_run(search, monkeypatch):
     slope = np.ones(4), (np.log(2.0), 50)
-    monkeypatch.setattr(measured, "flow_slope", lambda *given: slope)
-    probe = measured.by_flow(search, Z)
+    monkeypatch.setattr(_searches, "flow_slope", lambda *given: slope)
+    probe = _searches.by_flow(search, Z)
     assert probe.cost == pytest.approx(1 + 6.0 * 50 / STEPS)
     assert probe.flow == pytest.approx(2.0)
 
 
 def test_random_search_and_tpe(search):
-    random = measured.random_search(search)
+    random = _searches.random_search(search)
     check_common(search, random)
     pytest.importorskip("optuna")
-    tpe = measured.tpe_search(search._replace(budget=60))
+    tpe = _searches.tpe_search(search._replace(budget=60))
     check_common(search, tpe)
     # The sampler was told of the losses: what it proposes is better than what is drawn.
     assert np.median(tpe["losses"][30:, 0]) < np.median(random["losses"][:, 0])
@@ -182,7 +182,7 @@ def test_random_search_and_tpe(search):
 def test_best_within():
     cost = np.array([1.0, 2.0, 5.0, np.nan])
     losses = np.array([[3.0, 1.0], [2.0, 7.0], [1.0, 4.0], [np.nan, np.nan]])
-    found = measured.best_within(cost, losses, np.array([0.5, 1.0, 4.9, 5.0, 9.0]))
+    found = _searches.best_within(cost, losses, np.array([0.5, 1.0, 4.9, 5.0, 9.0]))
     wanted = [[np.nan, np.nan], [3, 1], [2, 7], [1, 4], [1, 4]]
     np.testing.assert_array_equal(found, wanted)
 
@@ -200,7 +200,7 @@ def _tree(**level: float) -> xarray.DataTree:
         for seed in range(4):
             fall = np.linspace(1, height + 0.01 * rng.standard_normal() + seed, len(costs))
             losses = np.exp(np.stack([fall, fall], axis=-1))
-            row = measured._found(np.tile(Z, (len(costs), 1)), losses, costs)
+            row = _searches._found(np.tile(Z, (len(costs), 1)), losses, costs)
             if name == "flow":
                 row["flow"] = losses[:, 0] / 2
             rows.append(row | {"seconds": np.array(1.0)})
@@ -236,8 +236,8 @@ def test_verdicts(flow, verdict):
 
 
 def test_without_optuna_tpe_is_left_out(monkeypatch):
-    monkeypatch.setattr(measured, "find_spec", lambda name: None)
-    assert measured.at_hand() == ["flow", "unrolled", "random"]
+    monkeypatch.setattr(_searches, "find_spec", lambda name: None)
+    assert _searches.at_hand() == ["flow", "unrolled", "random"]
 
 
 def test_figure_without_tpe(tmp_path):

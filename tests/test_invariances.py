@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 import ct_adam as ct
 from ct_adam.optimizers import Invariances, invariances, variable_metric_prox
 
-jax.config.update("jax_enable_x64", True)
-
 PAGE = Path(__file__).parents[1] / "docs" / "scale-freeness.md"
 ROW = r"^\| .*?`((?:ct|optax)\..*?\))` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|"
 ROWS = re.findall(ROW, PAGE.read_text(), re.MULTILINE)
@@ -103,7 +101,12 @@ def test_eps_breaks_scale_freeness_by_its_size():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"size": 1}, "size = 1"), ({"steps": 0}, "steps = 0"), ({"octaves": 0}, "octaves = 0")],
+    [
+        ({"size": 1}, "size = 1"),
+        ({"size": 2.5}, "size = 2.5"),
+        ({"steps": 0}, "steps = 0"),
+        ({"octaves": 0}, "octaves = 0"),
+    ],
 )
 def test_numbers_out_of_range(options, words):
     with pytest.raises(ValueError, match=words):
@@ -111,6 +114,8 @@ def test_numbers_out_of_range(options, words):
 
 
 def test_one_that_does_not_move_is_refused():
+    with pytest.raises(ValueError, match="optax transformation, not AdamFlow"):
+        invariances(ct.AdamFlow(0.1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"moves by 0\.0"):
         invariances(ct.sgdw(0.0))
 
@@ -158,6 +163,10 @@ def test_the_variable_metric_step_of_a_dead_coordinate():
 def test_the_variable_metric_refuses():
     with pytest.raises(ValueError, match="needs both moments"):
         variable_metric_prox(0.1, b1=0.0)
+    with pytest.raises(ValueError, match="needs both moments"):
+        variable_metric_prox(0.1, b1=np.int64(0))  # NumPy's zero removes, too
+    with pytest.raises(ValueError, match="variable_metric_prox has one stage"):
+        variable_metric_prox(0.1, b2=(0.9, 0.9))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="b2"):
         variable_metric_prox(0.1, b2=1.5)
     optimizer = variable_metric_prox(0.1)

@@ -19,7 +19,7 @@ from experiments._generalisation import Network
 from experiments._k_adam import Cell, Run, Training
 from experiments._k_adam_claims import Found
 
-jax.config.update("jax_enable_x64", True)
+from .reference import Hyper, adam_run
 
 TRAINING = Training(
     steps=6, every=3, validation=10, sample=5, l2=0.3, decoupled=0.2, lanes=4
@@ -66,17 +66,15 @@ LINE = Network("line", "a line", _regression)
 
 def _by_hand(run, gradient, start):
     """k-Adam of EQUATIONS §4 with a cosine, in NumPy."""
-    b1s, b2s = ct.k_adam_decays(run.cell.k, strategy=run.cell.strategy or "naive")
-    k, coupled = run.cell.k, run.cell.coupling == "coupled"
-    theta, m, v = np.array(start, float), np.zeros((k, 2)), np.zeros((k, 2))
-    for n in range(TRAINING.steps):
-        u = gradient(n, theta) + TRAINING.l2 * theta * coupled
-        for i, (b1, b2) in enumerate(zip(b1s, b2s, strict=True)):
-            m[i], v[i] = b1 * m[i] + (1 - b1) * u, b2 * v[i] + (1 - b2) * u**2
-            u = m[i] / (1 - b1 ** (n + 1)) / (np.sqrt(v[i] / (1 - b2 ** (n + 1))) + 1e-8)
-        eta = run.learning_rate * (1 + np.cos(np.pi * n / TRAINING.steps)) / 2
-        theta = theta - eta * (u + TRAINING.decoupled * theta * (not coupled))
-    return theta
+    b1, b2 = ct.k_adam_decays(run.cell.k, strategy=run.cell.strategy or "naive")
+    decay = (TRAINING.decoupled, "decoupled")
+    if run.cell.coupling == "coupled":
+        decay = (TRAINING.l2, "l2")
+
+    def rate(n):
+        return run.learning_rate * (1 + np.cos(np.pi * n / TRAINING.steps)) / 2
+
+    return adam_run(gradient, start, TRAINING.steps, Hyper(rate, b1, b2, 1e-8, *decay))[0]
 
 
 def _paths(runs):
@@ -264,11 +262,11 @@ def test_a_run_is_put_together(made):
 def test_a_rate_at_which_a_seed_diverged_is_not_chosen(made):
     tuned = {
         run: {"validation": np.array([[2.0, 0.1], [abs(run.learning_rate - 3e-2), 0.5]])}
-        for run in experiment._tuning(CONFIG, "images")
+        for run in CONFIG.plan("images").tuning_runs()
     }
-    assert set(experiment.chosen_rates(CONFIG, "images", tuned).values()) == {3e-2}
+    assert set(CONFIG.plan("images").chosen_rates(tuned).values()) == {3e-2}
     tuned[Run(ONE, 3e-2, 1)]["validation"][-1] = np.nan, 0.0
-    rates = experiment.chosen_rates(CONFIG, "images", tuned)
+    rates = CONFIG.plan("images").chosen_rates(tuned)
     assert [cell for cell, rate in rates.items() if rate == 1e-2] == [ONE]
     node = made()["images"].copy(deep=True)
     found = Found(node)

@@ -1,41 +1,33 @@
 """What `linf_constraint` measures, against closed forms and NumPy; whether its claims can fail."""
 
 import json
+import re
 from dataclasses import asdict
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
 
 import ct_adam as ct
-from experiments import _linf, _linf_cycle, _linf_network
+from experiments import _linf, _linf_claims, _linf_cycle, _linf_network
 from experiments import linf_constraint as experiment
 
-jax.config.update("jax_enable_x64", True)
+from .reference import Hyper, adam_run
 
 
-def adamw(gradient, x, b1, b2, eta, decay, steps):
-    """The iterates of EQUATIONS §1 with eps = 0, in NumPy; `eta` one a step."""
-    m = v = np.zeros_like(x)
-    path = [x]
-    for n in range(1, steps + 1):
-        g = gradient(x)
-        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-        u = (m / (1 - b1**n)) / np.sqrt(v / (1 - b2**n))
-        x = x - eta[n - 1] * (u + decay * x)
-        path.append(x)
-    return np.array(path)
+def adamw(gradient, start, b1, b2, learning_rate, decay, steps):
+    """The iterates of EQUATIONS §1 with eps = 0, in NumPy."""
+    hyper = Hyper(learning_rate, (b1,), (b2,), 0.0, decay)
+    return adam_run(lambda _, x: gradient(x), start, steps, hyper)[2].params
 
 
 def test_paths_and_shares_of_the_cycle_are_numpys():
     steps = 3300
     found = _linf_cycle.cycles(2, steps)
     bad = _linf_cycle.PAIRS["b1 > b2"]
-    eta = np.full(steps, 5e-3)
-    path = adamw(lambda x: x - 1.3, np.array(0.0), *bad, eta, 1.0, steps)[:-1]
+    path = adamw(lambda x: x - 1.3, 0.0, *bad, 5e-3, 1.0, steps)[:-1]
     # A stable cycle: rounding does not grow.
     np.testing.assert_allclose(found.path.sel(run="cycle"), path, atol=1e-10)
     late = path[steps // 2 :]
@@ -43,8 +35,8 @@ def test_paths_and_shares_of_the_cycle_are_numpys():
     assert float(found.outside.sel(run="cycle")) == pytest.approx(np.mean(late > 1 + 1e-6))
     assert np.all(found.path.sel(run="other basin") == 1)
     # One that rests at 1 has u = −1 at every step.
-    assert experiment._average(np.ones(9), 0.1) == pytest.approx(1, rel=1e-15)
-    assert experiment._average(np.array([1.0, 0.8, 0.9]), 0.1) == pytest.approx(0.4, rel=1e-13)
+    assert _linf_claims._average(np.ones(9), 0.1) == pytest.approx(1, rel=1e-15)
+    assert _linf_claims._average(np.array([1.0, 0.8, 0.9]), 0.1) == pytest.approx(0.4, rel=1e-13)
     assert found.late.shape == (2, 2)
     assert float(found.late.sel(eta=1e-2).min()) > 1.4
 
@@ -61,7 +53,8 @@ def test_a_training_is_adamw_by_numpy():
     found = _linf_network._train(ct.problems.LossProblem(toy), start, run, training)
     h = np.array([1.0, 3.0])
     x0 = np.array([4.5, -3.0])
-    path = adamw(lambda x: h * (x - 2), x0, 0.9, 0.95, training.rates(), 0.5, 60)[::5]
+    rates = np.append(training.rates(), 0.0)  # one is looked up behind the last step
+    path = adamw(lambda x: h * (x - 2), x0, 0.9, 0.95, lambda n: rates[n], 0.5, 60)[::5]
     g = h * (path - 2)
     # 60 steps in float32, of numbers below 20
     near = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4)
@@ -73,9 +66,9 @@ def test_a_training_is_adamw_by_numpy():
 
 
 def test_steps_until_inside_for_good():
-    assert experiment._since(np.array([True, False, True, True])) == 2
-    assert experiment._since(np.array([True, True])) == 0
-    assert experiment._since(np.array([False, True])) == 1
+    assert _linf_claims._since(np.array([True, False, True, True])) == 2
+    assert _linf_claims._since(np.array([True, True])) == 0
+    assert _linf_claims._since(np.array([False, True])) == 1
 
 
 def test_minima_of_balls():
@@ -165,6 +158,9 @@ def test_as_expected():
     # Σ η = 0.02 n until step 200: ln 200 after 265 of them, and 1/n from there on.
     wanted = 200 * np.exp(np.log(200) / 0.02 / 200 - 1)
     assert found["predicted step"] == pytest.approx(wanted, rel=0.01)
+    taken = np.cumsum(CONFIG.training.rates())  # [n]: after n + 1 steps
+    first = found["predicted step"]
+    assert taken[first - 2] < np.log(200) <= taken[first - 1]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +177,6 @@ def test_as_expected():
     ],
 )
 def test_what_is_not_expected_is_said(changed, words):
-    import re
-
     said = experiment.check(_tree(**changed))
     assert said
     assert all(re.search(words, sentence) for sentence in said)

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from tools import method_table
-
-jax.config.update("jax_enable_x64", True)
 
 PAGE = Path(__file__).parents[1] / "docs" / "table.md"
 TABLE = method_table.parsed(PAGE.read_text())

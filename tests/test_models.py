@@ -335,7 +335,7 @@ def test_transformer_learns():
         (lambda: ConvNet((8, 8, 1), 10, size="large"), "'small', 'medium'"),
         (lambda: ConvNet((8, 8, 1), 10)(jnp.ones((8, 8, 3))), r"must be of shape \(8, 8, 1\)"),
         (lambda: ConvNet((8, 8, 1), 10, "batch")(jnp.ones((8, 8, 1))), "needs the whole batch"),
-        (lambda: Transformer(65, 8, layers=3), "layers = 3 must be one of 1, 2"),
+        (lambda: Transformer(65, 8, layers=3), "layers = 3 must be 1 or 2"),
         (lambda: Transformer(65, 8, "tiny"), "'small', 'medium'"),
         (lambda: Transformer(1, 8), "vocabulary = 1 "),
         (lambda: Transformer(65, 8)(jnp.zeros(9, int)), "one sequence of 1 to 8"),

@@ -1,8 +1,6 @@
 """Networks on data as problems: both sides, from the registry, and that they train."""
 
-import os
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +10,6 @@ import pytest
 import ct_adam as ct
 from ct_adam.problems import PROBLEMS, image_network, problem_named, text_network
 from ct_adam.problems.models import count_parameters
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.fixture
-def real_data(monkeypatch):
-    """The folder of real data sets, by name; skips where there is none."""
-    folder = Path(os.environ.get("CT_ADAM_DATA", SHARED))
-
-    def need(file):
-        if not (folder / file).exists():
-            pytest.skip(f"{file} is missing: set CT_ADAM_DATA to a folder that holds it")
-        monkeypatch.setenv("CT_ADAM_DATA", str(folder))
-
-    return need
 
 
 @pytest.mark.slow
@@ -45,8 +28,7 @@ def test_embedded_networks_on_both_sides(name):
 
 
 def test_every_registered_problem_is_a_pair(real_data):
-    real_data("mnist/t10k-images-idx3-ubyte.gz")
-    real_data("tinyshakespeare/input.txt")
+    real_data("mnist/t10k-images-idx3-ubyte.gz", "tinyshakespeare/input.txt")
     for name in PROBLEMS:
         problem, params = problem_named(name)
         assert np.isfinite(problem.value(params))

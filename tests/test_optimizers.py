@@ -13,23 +13,16 @@ from hypothesis import strategies as st
 
 import ct_adam as ct
 
-H = np.array([1.0, 3.0, 10.0, 30.0])
-START = np.array([1.0, -1.0, 0.5, 2.0])
+from .jax_reference import ripple
+from .reference import BEGIN, Hyper, adam_run, adam_updates
+
 EPS = np.finfo(float).eps
-
-
-def loss(x):
-    return jnp.sum(jnp.asarray(H) * x**2) / 2 + jnp.sum(jnp.cos(2 * x))
-
-
-def gradient(x):
-    return H * x - 2 * np.sin(2 * x)
 
 
 def one_step_at_a_time(optimizer, steps):
     """optax as its documentation uses it."""
     step = jax.jit(lambda p, s: _take(optimizer, p, s))
-    params, state = jnp.asarray(START), optimizer.init(jnp.asarray(START))
+    params, state = jnp.asarray(BEGIN), optimizer.init(jnp.asarray(BEGIN))
     path = [params]
     for _ in range(steps):
         params, state = step(params, state)
@@ -38,7 +31,7 @@ def one_step_at_a_time(optimizer, steps):
 
 
 def _take(optimizer, params, state):
-    updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+    updates, state = optimizer.update(jax.grad(ripple)(params), state, params)
     return optax.apply_updates(params, updates), state
 
 
@@ -48,7 +41,7 @@ def _take(optimizer, params, state):
     ids=["adam", "adamw", "sgd", "lion"],
 )
 def test_run_is_optax_one_step_at_a_time(optimizer):
-    ours = ct.run(optimizer, loss, START, 60)
+    ours = ct.run(optimizer, ripple, BEGIN, 60)
     # XLA may fuse the two programs differently: a few ulp a step, amplified at most by the
     # curvature of 60 stable steps (contracting maps): 60 · 10 ulp of values below 2.
     np.testing.assert_allclose(ours.params, one_step_at_a_time(optimizer, 60), atol=600 * EPS)
@@ -59,8 +52,8 @@ def test_run_is_optax_one_step_at_a_time(optimizer):
 @pytest.mark.parametrize("eps_root", [0.0, 1e-6])
 def test_k_adam_of_one_stage_is_adamw(eps_root):
     kwargs = {"eps": 1e-6, "weight_decay": 0.1, "eps_root": eps_root}
-    ours = ct.run(ct.k_adam(1e-2, (0.8,), (0.95,), **kwargs), loss, START, 100)
-    theirs = ct.run(optax.adamw(1e-2, 0.8, 0.95, **kwargs), loss, START, 100)
+    ours = ct.run(ct.k_adam(1e-2, (0.8,), (0.95,), **kwargs), ripple, BEGIN, 100)
+    theirs = ct.run(optax.adamw(1e-2, 0.8, 0.95, **kwargs), ripple, BEGIN, 100)
     np.testing.assert_allclose(ours.params, theirs.params, atol=1000 * EPS)
 
 
@@ -77,7 +70,7 @@ def test_torch_trajectories(case):
     optimizer = make(
         given_["lr"], b1 or 0, b2, eps=given_["eps"], weight_decay=given_["weight_decay"]
     )
-    path = ct.run(optimizer, loss, START, 200, save_steps=TORCH["steps"])
+    path = ct.run(optimizer, ripple, BEGIN, 200, save_steps=TORCH["steps"])
     # `spread` is how far rounding noise moves torch's own run (two of the five oscillate past
     # their edge of stability): where it is below 5e-14, an equal program must stay within twice
     # that.
@@ -87,41 +80,37 @@ def test_torch_trajectories(case):
     assert np.max(difference[sharp]) < 1e-13
 
 
-def numpy_k_adam(b1s, b2s, grads, decay, lr, wd, eps, start):
-    """k stages in plain NumPy, from EQUATIONS §4."""
-    ms, vs = np.zeros((len(b1s), *start.shape)), np.zeros((len(b1s), *start.shape))
-    theta, path, updates = start.copy(), [start], []
-    for n, g in enumerate(grads, start=1):
-        u = g + wd * theta if decay == "l2" else g
-        for i, (b1, b2) in enumerate(zip(b1s, b2s, strict=True)):
-            ms[i] = b1 * ms[i] + (1 - b1) * u
-            vs[i] = b2 * vs[i] + (1 - b2) * u**2
-            u = (ms[i] / (1 - b1**n)) / (np.sqrt(vs[i] / (1 - b2**n)) + eps)
-        theta = theta - lr * (u + (wd * theta if decay == "decoupled" else 0))
-        path.append(theta)
-        updates.append(u)
-    return np.stack(path), np.stack(updates)
+def held(grads):
+    """A stream as `reference.adam_run` asks for it, which looks one gradient too far."""
+    return lambda n, params: grads[min(n, len(grads) - 1)]
 
 
 @pytest.mark.parametrize("decay", ["decoupled", "l2"])
 def test_three_stages_against_numpy(decay):
     grads = np.random.default_rng(0).standard_normal((50, 4))
     b1s, b2s = (0.9, 0.5, 0.7), (0.99, 0.8, 0.95)
-    path, updates = numpy_k_adam(b1s, b2s, grads, decay, 0.03, 0.2, 1e-8, START)
+    hyper = Hyper(0.03, b1s, b2s, weight_decay=0.2, decay=decay)
+    path = adam_run(held(grads), BEGIN, 50, hyper)[2]
     optimizer = ct.k_adam(0.03, b1s, b2s, weight_decay=0.2, decay=decay)
-    ours = ct.run(optimizer, ct.problems.GradientStream(grads), START, 50)
+    ours = ct.run(optimizer, ct.problems.GradientStream(grads), BEGIN, 50)
     # 50 steps of rounding, each of a few ulp of u ~ 1, divided by η where u is read off -Δθ/η.
-    np.testing.assert_allclose(ours.params, path, atol=50 * 8 * EPS)
-    np.testing.assert_allclose(ours.update[:-1], updates, atol=50 * 8 * EPS)
+    np.testing.assert_allclose(ours.params, path.params, atol=50 * 8 * EPS)
+    np.testing.assert_allclose(ours.update[:-1], path.update[:-1], atol=50 * 8 * EPS)
     assert np.all(np.isnan(ours.update[-1]))  # the stream has no gradient 50
+
+
+def test_adam_prox_takes_no_further_stage():
+    # It would leave it out without a word.
+    with pytest.raises(ValueError, match="adam_prox has one stage"):
+        ct.adam_prox(0.1, (0.9, 0.8), (0.99, 0.9))  # pyright: ignore[reportArgumentType]
 
 
 def test_adam_prox_is_the_proximal_step():
     grads = np.random.default_rng(1).standard_normal((30, 4))
     lr, wd = 0.1, 0.5
-    theta = START.copy()
-    _, updates = numpy_k_adam((0.9,), (0.999,), grads, "decoupled", lr, wd, 1e-8, START)
-    ours = ct.run(ct.adam_prox(lr, weight_decay=wd), ct.problems.GradientStream(grads), START, 30)
+    theta = BEGIN
+    updates = adam_updates(grads, 0.9, 0.999, 1e-8)
+    ours = ct.run(ct.adam_prox(lr, weight_decay=wd), ct.problems.GradientStream(grads), BEGIN, 30)
     for n, u in enumerate(updates):  # the stream's updates do not depend on θ
         theta = (theta - lr * u) / (1 + lr * wd)
         np.testing.assert_allclose(ours.params[n + 1], theta, atol=30 * 8 * EPS)
@@ -161,9 +150,9 @@ def test_removed_moments_have_no_state():
     assert stages[0].v is not None
     assert stages[1].v is None
     # b1 = b2 = 0 is sign descent.
-    signs = ct.run(ct.k_adam(0.1, 0, 0, eps=0.0), loss, START, 20)
+    signs = ct.run(ct.k_adam(0.1, 0, 0, eps=0.0), ripple, BEGIN, 20)
     np.testing.assert_allclose(
-        signs.params, ct.run(ct.sign_descent(0.1), loss, START, 20).params, atol=100 * EPS
+        signs.params, ct.run(ct.sign_descent(0.1), ripple, BEGIN, 20).params, atol=100 * EPS
     )
 
 
@@ -174,8 +163,8 @@ def test_scale_freeness_is_bitwise(powers):
     scale = 2.0 ** np.array(powers)
     grads = np.random.default_rng(3).standard_normal((20, 4))
     optimizer = _SCALE_FREE
-    plain = ct.run(optimizer, ct.problems.GradientStream(grads), START, 20)
-    scaled = ct.run(optimizer, ct.problems.GradientStream(grads * scale), START, 20)
+    plain = ct.run(optimizer, ct.problems.GradientStream(grads), BEGIN, 20)
+    scaled = ct.run(optimizer, ct.problems.GradientStream(grads * scale), BEGIN, 20)
     np.testing.assert_array_equal(plain.params, scaled.params)
 
 

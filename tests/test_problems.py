@@ -110,7 +110,10 @@ def test_pytree_streams():
         (lambda: problems.GradientStream({"a": jnp.ones(3), "b": jnp.ones(4)}), "leading axis"),
         (lambda: problems.quadratic([[1.0]]), "eigenvalues"),
         (lambda: problems.quadratic([1.0, float("inf")]), "finite"),
+        (lambda: problems.quadratic(["a"]), "is not a number"),
+        (lambda: problems.constant_stream(1e3), "steps = 1000.0 must be a whole number"),  # pyright: ignore[reportArgumentType]
         (lambda: problems.digits_data(5000), "between 1 and 1797"),
+        (lambda: problems.digits_data("all"), "images = 'all' must be"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_bad_problems(call, words):

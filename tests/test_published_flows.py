@@ -18,7 +18,8 @@ from ct_adam import sweep
 from ct_adam.flows.registry import FLOWS, describe_flows, flow_named, published
 from ct_adam.optimizers.registry import OPTIMIZERS, optimizer_named
 
-from .reference import BEGIN, CURVATURE, rate_of
+from .jax_reference import ripple
+from .reference import BEGIN, CURVATURE, rate_of, ripple_gradient
 
 SHARP = {"rtol": 1e-12, "atol": 1e-13, "solver": diffrax.Dopri8()}
 RATES = ("log", "lag", "euler")
@@ -29,10 +30,6 @@ HESSIAN = ROTATION * CURVATURE @ ROTATION.T  # full: the correction mixes coordi
 
 def bowl(x):
     return x @ jnp.asarray(HESSIAN) @ x / 2
-
-
-def ripple(x):
-    return jnp.sum(CURVATURE * x**2) / 2 + jnp.sum(jnp.cos(2 * x))
 
 
 # ---- the modified equation -----------------------------------------------------------------------
@@ -151,10 +148,10 @@ def test_heavy_ball_is_a_mass_in_a_viscous_medium():
 
     def field(s, y):
         theta, velocity = y.reshape(2, 4)
-        force = -(CURVATURE * theta - 2 * np.sin(2 * theta))
+        force = -ripple_gradient(s, theta)
         return np.concatenate([velocity, (force - (1 - BETA) / ETA * velocity) / (BETA / ETA)])
 
-    velocity = -ETA * (CURVATURE * BEGIN - 2 * np.sin(2 * BEGIN))
+    velocity = -ETA * ripple_gradient(0, BEGIN)
     solution = integrate.solve_ivp(
         field,
         (0, 40),

@@ -1,6 +1,5 @@
 """Refinement: the boundary of closed forms, at the price of a coarse map."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ import ct_adam as ct
 from ct_adam.sweep.configured import SweepConfig, sweep_of
 from ct_adam.sweep.grid import Tiling
 from ct_adam.sweep.refine import beyond, crossed, doubled
-
-jax.config.update("jax_enable_x64", True)
 
 CELLS = ct.axes.cells(0, 1, 16)
 
@@ -146,6 +143,10 @@ def test_highest_crossing_counts():
     for names in (("y", "b2"), ("x", "b3")):
         with pytest.raises(ValueError, match=r"is no (variable|dimension) here"):
             ct.boundary(dataset, names[0], 1.0, names[1])
+    with pytest.raises(ValueError, match="say where the boundary of x lies"):
+        ct.boundary(dataset, "x")  # 1/steps is the criterion of a slope, of nothing else
+    with pytest.raises(ValueError, match="'b2' has one value"):
+        ct.boundary(dataset.isel(b2=[1]), "x", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -15,25 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ct_adam import theory
-from ct_adam.optimizers import uncorrected
-from ct_adam.optimizers.stage import stage_states
+from ct_adam.diagnostics import ZhouState, descent_along, descent_path, descent_terms
+from ct_adam.optimizers import stage_states, uncorrected, zhou_adamw
 from ct_adam.theory import (
     ComplexityConditions,
-    ZhouState,
     complexity_choice,
-    descent_along,
-    descent_path,
-    descent_terms,
     dynamic_loss,
     gradient_bound,
     pl_stages,
-    zhou_adamw,
     zhou_decay,
     zhou_hypotheses,
 )
 from experiments import _complexity, _descent
-
-jax.config.update("jax_enable_x64", True)
 
 STEPS, SIZE = 60, 4
 BETA1, BETA2, DELTA, DECAY, ETA = 0.2, 0.05, 0.3, 0.5, 0.05
@@ -282,13 +275,7 @@ def test_trees_and_errors():
     wanted = 14 / 2 + 0.25 * (1 + 2 * 4 + 3 * 9)
     trees = [{"a": v[:1], "b": v[1:]} for v in (x, n)]
     for one, moment in ((x, n), trees):
-        found = dynamic_loss(
-            lambda p: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(p)) / 2,
-            one,
-            moment,
-            0.5,
-            1.0,
-        )
+        found = dynamic_loss(half_square, one, moment, 0.5, 1.0)
         assert float(found) == pytest.approx(wanted, rel=1e-15)
     with pytest.raises(ValueError, match="Moments must be like params"):
         dynamic_loss(jnp.sum, x, n[:2], 0.5, 1.0)

@@ -10,7 +10,6 @@ from base64 import b64encode
 from dataclasses import replace
 from types import SimpleNamespace
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -24,7 +23,8 @@ from ct_adam.report.encoding import PRECISION, decode, encode
 from ct_adam.report.values import LEVELS, theory_values
 from ct_adam.sweep.configured import SweepConfig, sweep_of
 
-jax.config.update("jax_enable_x64", True)
+from .reference import BEGIN, CURVATURE, Hyper, adam_run
+
 pytest.importorskip("plotly")
 
 CONFIG = replace(sweep.SIZES["smoke"], panels=("worst_case", "quadratic"), cells=9)
@@ -172,14 +172,9 @@ def test_trajectories_are_the_stores_lanes(swept):
 
 def adam_losses(learning_rate, b1, b2, steps):
     """The quadratic's loss along Adam (EQUATIONS §1), in NumPy."""
-    h, x = np.array([1.0, 3.0, 10.0, 30.0]), np.array([1.0, -1.0, 0.5, 2.0])
-    m = v = 0.0
-    losses = [np.sum(h * x**2) / 2]
-    for n in range(1, steps + 1):
-        m, v = b1 * m + (1 - b1) * h * x, b2 * v + (1 - b2) * (h * x) ** 2
-        x = x - learning_rate * m / (1 - b1**n) / (np.sqrt(v / (1 - b2**n)) + 1e-8)
-        losses.append(np.sum(h * x**2) / 2)
-    return losses
+    hyper = Hyper(learning_rate, (b1,), (b2,))
+    path = adam_run(lambda _, x: CURVATURE * x, BEGIN, steps, hyper)[2].params
+    return np.sum(CURVATURE * path**2, axis=1) / 2
 
 
 def test_stores_that_differ_in_the_learning_rate(region, tmp_path):

@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from ct_adam.report.gallery import Entry
 
 from .browsing import chromium, opened, until
 
-jax.config.update("jax_enable_x64", True)
 pytest.importorskip("plotly")
 CONFIG = replace(sweep.SIZES["smoke"], panels=("worst_case", "quadratic"), cells=8)
 MARKUP = "<img src=x onerror=\"document.title='broken'\">"

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -33,7 +32,6 @@ from ct_adam.sweep.tiles import Tiles
 
 from .browsing import chromium, opened, until
 
-jax.config.update("jax_enable_x64", True)
 pytest.importorskip("plotly")
 
 CONFIG = SweepConfig(
@@ -338,13 +336,13 @@ def test_command_says_where_it_serves_and_ends_by_ctrl_c(begun, monkeypatch, cap
     def ended(self):
         assert capsys.readouterr() == (
             f"{self.address}\n",
-            "Serving to this machine alone, until Ctrl-C:\n",
+            "ct-adam report: serving to this machine alone, until Ctrl-C:\n",
         )
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PageServer, "serve_forever", ended)
     assert main(["report", str(begun), "--serve"]) == 130
-    told = "ct-adam: stopped serving; a sweep that is running goes on.\n"
+    told = "ct-adam report: stopped serving; a sweep that is running goes on.\n"
     assert capsys.readouterr() == ("", told)
 
 
@@ -379,7 +377,7 @@ def test_the_button_ends_a_sweep_that_says_how_to_go_on(begun, tmp_path, monkeyp
     assert codes == [130]
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        f"ct-adam: stopped; {before + 1} of {TILES} tiles are kept in {store}. "
+        f"ct-adam sweep: stopped; {before + 1} of {TILES} tiles are kept in {store}. "
         f"Go on with: ct-adam sweep --resume {store}"
     )
     assert ct.open(store).attrs["tiles_done"] == before + 1
@@ -481,13 +479,13 @@ def test_two_processes_of_the_command(tmp_path):
         assert 0 < done < 256
         last = f"stopped; {done} of 256 tiles are kept in {store}. "
         assert told.splitlines()[-1] == (
-            f"ct-adam: {last}Go on with: ct-adam sweep --resume {store}"
+            f"ct-adam sweep: {last}Go on with: ct-adam sweep --resume {store}"
         )
         server.send_signal(signal.SIGINT)
         _, told = server.communicate(timeout=20)
         assert server.returncode == 130
         assert told.splitlines()[-1] == (
-            "ct-adam: stopped serving; a sweep that is running goes on."
+            "ct-adam report: stopped serving; a sweep that is running goes on."
         )
         assert found[2] not in told
     finally:
@@ -517,7 +515,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert main(["report", *filled]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("ct-adam: ")
+    assert err.startswith("ct-adam report: ")
     assert err.count("\n") == 1
     assert told in err
     assert list(tmp_path.iterdir()) == []

@@ -97,7 +97,8 @@ def test_killed_run_is_resumed_bitwise(tmp_path):
     same(go(tmp_path / "cut"), whole)
 
 
-def test_progress_without_a_folder(capsys):
+def test_progress_without_a_folder(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     ct.run(OPTIMIZER, PROBLEM, START, 20, progress=True)
     assert "step" in capsys.readouterr().err
 

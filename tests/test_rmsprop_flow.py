@@ -14,8 +14,9 @@ from scipy import integrate
 import ct_adam as ct
 from ct_adam.flows.registry import flow_named
 
+from .jax_reference import ripple
 from .reference import BEGIN, ripple_gradient
-from .test_second_order import path_errors, slopes, wavy
+from .test_second_order import path_errors, slopes
 
 SHARP = {"rtol": 1e-11, "atol": 1e-12, "solver": diffrax.Dopri8()}
 
@@ -36,7 +37,7 @@ def test_it_is_the_equation(inside):
         field, (0, steps), begin, "DOP853", looks, rtol=1e-12, atol=1e-13
     ).y.T
     flow = ct.RMSPropFlow(eta, b2, eps, eps_in_sqrt=inside)
-    path = ct.solve(flow, wavy, jnp.asarray(BEGIN), steps, **SHARP)
+    path = ct.solve(flow, ripple, jnp.asarray(BEGIN), steps, **SHARP)
     # Slopes of 34/√ν̂ over 40 steps of η = 0.03: errors of single steps add up (test_flows).
     np.testing.assert_allclose(path.params, exact[:, :4], rtol=0, atol=1e-8)
 
@@ -86,7 +87,7 @@ def test_with_bias_correction_it_is_adam_without_momentum():
     theirs = ct.AdamFlow(0.1, 0, 0.9, 1e-3, rates="lag")
     ours = ct.RMSPropFlow(0.1, 0.9, 1e-3, bias_correction=True)
     start = jnp.asarray(BEGIN)
-    fields = [f.vector_field(3.7, f.init(wavy, start), wavy) for f in (ours, theirs)]
+    fields = [f.vector_field(3.7, f.init(ripple, start), ripple) for f in (ours, theirs)]
     np.testing.assert_allclose(fields[0].params, fields[1].params, rtol=1e-14)
     np.testing.assert_allclose(fields[0].v[0], fields[1].v[0], rtol=1e-14)
 
@@ -104,12 +105,12 @@ def test_hand_over(corrected):
         g = ripple_gradient(0, theta)
         nu = 0.9 * nu + 0.1 * g**2
         hat = nu / (1 - 0.9**n) if corrected else nu
-        state = flow.from_optimizer(wavy, params, held, n - 1)
+        state = flow.from_optimizer(ripple, params, held, n - 1)
         u = g / (np.sqrt(hat) + 1e-3)
-        np.testing.assert_allclose(flow.update(n - 1.0, state, wavy), u, rtol=1e-11)
-        delta, held = optimizer.update(jax.grad(wavy)(params), held, params)
+        np.testing.assert_allclose(flow.update(n - 1.0, state, ripple), u, rtol=1e-11)
+        delta, held = optimizer.update(jax.grad(ripple)(params), held, params)
         params, theta = optax.apply_updates(params, delta), theta - 0.1 * u
-    discrete = ct.run(flow, wavy, jnp.asarray(BEGIN), 4)
+    discrete = ct.run(flow, ripple, jnp.asarray(BEGIN), 4)
     np.testing.assert_allclose(discrete.params[-1], theta, rtol=1e-11)
     np.testing.assert_allclose(discrete.update[3], u, rtol=1e-9)
 
@@ -117,7 +118,7 @@ def test_hand_over(corrected):
 def test_other_states_are_refused():
     flow, params = ct.RMSPropFlow(0.1), jnp.ones(4)
     with pytest.raises(ValueError, match="holds 0 averages of g²"):
-        flow.from_optimizer(wavy, params, optax.sgd(0.1).init(params), 1)
+        flow.from_optimizer(ripple, params, optax.sgd(0.1).init(params), 1)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,11 @@ import xarray
 
 import ct_adam as ct
 from ct_adam.problems.models import ConvNet
+from experiments import _scale_free_claims as claims
 from experiments import _scale_free_steps as steps
 from experiments import _scale_freeness as measured
 from experiments import scale_freeness as experiment
 from experiments._scale_freeness import Cell, Run
-
-jax.config.update("jax_enable_x64", True)
 
 CLOSED = {0.1: -0.100432108277524, 0.01: -0.0100408807399680, 0.001: -0.00100408574420119}
 """EQUATIONS §7."""
@@ -29,13 +28,13 @@ def test_the_three_values():
     np.testing.assert_allclose(found.constant, list(CLOSED.values()), rtol=0, atol=1e-12)
     # (1 - ηλ)^N as NumPy's power rounds N times as much.
     np.testing.assert_allclose(found.closed, list(CLOSED.values()), rtol=0, atol=1e-12)
-    assert experiment._order(found.along) == pytest.approx(1, abs=0.05)
+    assert claims.order_of(found.along) == pytest.approx(1, abs=0.05)
 
 
 def test_one_step_apart_is_the_printed_difference():
     """(κ²θ + κηu)/(1 + κ), κ = ηλ, u of the first step g/(|g| + eps)."""
-    (eta,) = found_at = (0.01,)
-    found = steps.orders(found_at)
+    eta = 0.01
+    found = steps.orders((eta,))
     g = steps.THETA * np.geomspace(1, 30, steps.DIRECTIONS)
     kappa, u = eta * steps.DECAY, g / (g + 0.1)
     difference = (kappa**2 * steps.THETA + kappa * eta * u) / (1 + kappa)
@@ -216,9 +215,9 @@ def test_a_run_that_diverged_is_no_candidate():
     network = tree["network_0"].to_dataset()
     bad = (network.method == "AdamW") & (network.decay == 1.0)
     network["validation"] = network.validation.where(~bad)
-    assert experiment._best(network, "AdamW", 1.0).decay == 1e-2
+    assert claims.best_cell(network, "AdamW", 1.0).decay == 1e-2
     with pytest.raises(ValueError, match="AdamW diverges in every cell"):
-        experiment._best(network.assign(validation=network.validation * np.nan), "AdamW", 1.0)
+        claims.best_cell(network.assign(validation=network.validation * np.nan), "AdamW", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,18 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import xarray
 
+import ct_adam as ct
 from ct_adam import theory
 from ct_adam.cli import main
+from experiments import _noise_claims as claims
 from experiments import _scaling as measured
 from experiments import _scaling_networks as networks
 from experiments import noise as experiment
 from experiments._scaling import ANCHOR, BATCHES, Case, without
-
-jax.config.update("jax_enable_x64", True)
 
 OLD = (1e-3, 0.95, 0.999, 1e-6, 0.1, 1200)
 """η, b1, b2, eps, λ, steps."""
@@ -57,8 +58,6 @@ def test_what_stays_is_what_is_not_named():
 def test_the_linear_rule_keeps_the_mean_of_noiseless_adam():
     """Without noise u is all but constant over a few batches: ηκ every κ-th step moves as far, to
     first order in η."""
-    import ct_adam as ct
-
     gradient = ct.problems.LossProblem(lambda x: jnp.sum(jnp.cosh(x)))
 
     def end(hyper):
@@ -91,6 +90,8 @@ def test_the_error_of_the_preconditioner(rule):
     ("call", "words"),
     [
         ({"factor": 0.0}, "factor = 0 must be positive"),
+        ({"factor": "4"}, "factor = '4' is not a number"),
+        ({"factor": np.ones(2)}, r"factor has shape \(2,\): give one number"),
         ({"factor": 30.0}, "give 20 times at most"),
         ({"rule": "cubic"}, "rule = 'cubic' is unknown"),
         ({"scale": ("eta",)}, "scale = 'eta' is unknown"),
@@ -166,9 +167,8 @@ def test_the_command(capsys):
     assert main(["scale", "--batch-from", "1", "--batch-to", "64", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["b1"] is None
     assert main(["scale", "--batch-from", "0", "--batch-to", "64"]) == 2
-    assert (
-        capsys.readouterr().err == "ct-adam: batch_from = 0 must be a whole number of at least 1.\n"
-    )
+    told = "ct-adam scale: batch_from = 0 must be a whole number of at least 1.\n"
+    assert capsys.readouterr().err == told
 
 
 CASES = [
@@ -219,11 +219,6 @@ def test_noise_to_signal_at_the_start():
     assert measured.noise_to_signal(20.0) == pytest.approx(np.sqrt(6 * 400 / 9))
 
 
-def test_collapse():
-    loss = np.array([[2.0, 1.0], [0.7, 1.0], [1.0, 4.0]])[..., None]
-    np.testing.assert_allclose(measured.collapse(loss), [1.0])
-
-
 def test_the_interval_of_a_collapse():
     """One save and one other batch size: of 8 groups two choose the sign, and six are Student's."""
     draw = np.random.default_rng(1).random((8, 1, 1, 1)) + 1
@@ -272,8 +267,6 @@ def mlp():
 
 def test_networks_are_trained_by_the_rules(mlp):
     """optax.adam in a loop of Python, on samples drawn as documented."""
-    import optax
-
     anchor, half = mlp
     assert anchor["loss"].shape == (1, 2, 3)
     assert half["loss"].shape == (3, 2, 3)
@@ -309,7 +302,7 @@ CONFIG = replace(experiment.SIZES["smoke"], batches=(16, ANCHOR), looks=2, saves
 
 def collapsing(number):
     """Losses (group, save, batch) whose collapse is `number`, all groups alike."""
-    loss = np.ones((experiment.LEAST_GROUPS, 2, len(BATCHES)))
+    loss = np.ones((claims.LEAST_GROUPS, 2, len(BATCHES)))
     loss[:, 1, 0] += number
     return loss
 
@@ -399,10 +392,12 @@ def test_few_groups_need_not_decide():
         ({"batches": (1, 32)}, "must grow to 64"),
         ({"batches": (3, 64)}, "must grow to 64"),
         ({"networks": ("resnet",)}, "networks = "),
+        ({"sizes": (0.1,)}, "sizes = "),
+        ({"sizes": (0.1, 0.03)}, "0.03 must divide"),
         ({"groups": 2}, "groups = 2"),
         ({"shown": (20.0, 7.0)}, "must be two of noises"),
     ],
-    ids=["noises", "end", "divide", "networks", "groups", "shown"],
+    ids=["noises", "end", "divide", "networks", "order", "steps", "groups", "shown"],
 )
 def test_bad_configurations(wrong, words):
     with pytest.raises(ValueError, match=words):

@@ -24,7 +24,6 @@ from ct_adam.theory import sde_moments
 from experiments import _weak
 from experiments._sde_paths import moment_check, stationary_check
 
-jax.config.update("jax_enable_x64", True)
 FAR = stats.norm.isf(0.5e-3 / 100)
 H, SIGMA = np.array([0.5, 2.0]), np.array([0.3, 4.0])
 START = jnp.array([1.0, -2.0])
@@ -488,8 +487,8 @@ BAD = {
     "schedule": (
         lambda: sde_moments(H, SIGMA, START, [1], lambda s: float("nan")), "not finite at step",
     ),
-    "stages": (lambda: ct.AdamSDE(0.1, (0.9, 0.8)), "one b1 and one b2"),  # pyright: ignore[reportArgumentType]
-    "rms stages": (lambda: ct.flows.RMSPropSDE(0.1, (0.9,)), "one b2"),  # pyright: ignore[reportArgumentType]
+    "stages": (lambda: ct.AdamSDE(0.1, (0.9, 0.8)), "AdamSDE has one stage"),  # pyright: ignore[reportArgumentType]
+    "rms stages": (lambda: ct.flows.RMSPropSDE(0.1, (0.9, 0.8)), "SDE has one stage"),  # pyright: ignore[reportArgumentType]
     "dt0": (lambda: ct.solve(ct.AdamSDE(0.1), noisy(), START, **WARM, dt0=0.0), "dt0 = 0"),
     "sde solver": (
         lambda: ct.solve(ct.AdamFlow(0.1), bowl, START, 5, solver=diffrax.ShARK()),

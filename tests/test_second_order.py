@@ -15,16 +15,12 @@ from scipy import stats
 import ct_adam as ct
 from ct_adam.flows.registry import flow_named
 
-from .reference import BEGIN, CURVATURE
+from .jax_reference import ripple, rk4_step
+from .reference import BEGIN, CURVATURE, ripple_gradient
 
 ROTATION = np.linalg.qr(np.random.default_rng(3).standard_normal((4, 4)))[0]
 HESSIAN = ROTATION * CURVATURE @ ROTATION.T  # full: the curvature terms mix coordinates
 SHARED = {"eps": 1.0, "weight_decay": 0.3}
-
-
-def wavy(x):
-    """The four-dimensional problem of EQUATIONS §1."""
-    return jnp.sum(CURVATURE * x**2) / 2 + jnp.sum(jnp.cos(2 * x))
 
 
 def turned(x):
@@ -150,7 +146,7 @@ SEEDS = 8
 START_POINTS = BEGIN + np.random.default_rng(7).normal(size=(SEEDS, 4)) / 2
 
 
-def path_errors(flow_of, optimizer_of, loss=wavy, rates=RATES):
+def path_errors(flow_of, optimizer_of, loss=ripple, rates=RATES):
     """Distance of flow and optimizer over η·steps ≤ LENGTH after η·w = FORGOTTEN, (seed, rate).
 
     Classical Runge-Kutta with 800 steps for all η: hλ ≤ 34·2/800 = 0.085, relative error of its
@@ -176,16 +172,7 @@ def path_errors(flow_of, optimizer_of, loss=wavy, rates=RATES):
         h = LENGTH / rate / STEPS_OF_RK4
 
         def classical(y, k):
-            def field(shift, slope):
-                moved = jax.tree.map(lambda y, f: y + shift * h * f, y, slope)
-                return flow.vector_field(w + (k + shift) * h, moved, loss)
-
-            k1 = field(0.0, jax.tree.map(jnp.zeros_like, y))
-            k2 = field(0.5, k1)
-            k3 = field(0.5, k2)
-            k4 = field(1.0, k3)
-            rates = jax.tree.map(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, k1, k2, k3, k4)
-            y = jax.tree.map(lambda y, f: y + h * f, y, rates)
+            y = rk4_step(lambda s, z: flow.vector_field(s, z, loss), w + k * h, y, h)
             return y, flow.params(y)
 
         path = jax.lax.scan(classical, state, jnp.arange(STEPS_OF_RK4))[1]
@@ -244,8 +231,8 @@ def test_better_than_the_interpolating_flow_of_order_two(kind):
     """EQUATIONS §1's table of accuracy: order 2 has 2.9e-3 there."""
     saved = {"save_steps": np.arange(0, 301, 10), "warm_steps": 1}
     flow, start = kind(0.03, 0.9, 0.999), jnp.asarray(BEGIN)
-    path = ct.solve(flow, wavy, start, 300, rtol=1e-8, atol=1e-10, **saved)
-    error = ct.compare(path, ct.run(optax.adam(0.03), wavy, start, 300, **saved)).max_error
+    path = ct.solve(flow, ripple, start, 300, rtol=1e-8, atol=1e-10, **saved)
+    error = ct.compare(path, ct.run(optax.adam(0.03), ripple, start, 300, **saved)).max_error
     print(f"{kind.__name__}: {error:.3g}, {int(path.stats['evaluations'])} evaluations")
     assert error < 2.9e-3 / 5
 
@@ -260,17 +247,17 @@ def test_hand_over(kind, w):
     flow, theta = kind(0.1, 0.8, 0.9, 1e-3, 0.2), BEGIN
     m = v = np.zeros(4)
     for n in range(1, w + 2):
-        g = CURVATURE * theta - 2 * np.sin(2 * theta)
+        g = ripple_gradient(n - 1, theta)
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
         u = m / (1 - 0.8**n) / (np.sqrt(v / (1 - 0.9**n)) + 1e-3)
         if n <= w:
             theta = theta - 0.1 * (u + 0.2 * theta)
     params, held = warm(
-        optax.adamw(0.1, 0.8, 0.9, 1e-3, weight_decay=0.2), wavy, jnp.asarray(BEGIN), w
+        optax.adamw(0.1, 0.8, 0.9, 1e-3, weight_decay=0.2), ripple, jnp.asarray(BEGIN), w
     )
-    state = flow.from_optimizer(wavy, params, held, w)
+    state = flow.from_optimizer(ripple, params, held, w)
     np.testing.assert_allclose(params, theta, rtol=1e-12)
-    np.testing.assert_allclose(flow.update(w, state, wavy), u, rtol=1e-11)
+    np.testing.assert_allclose(flow.update(w, state, ripple), u, rtol=1e-11)
 
 
 @pytest.mark.parametrize("kind", [ct.SMEFlow, ct.StaggeredFlow])

@@ -89,6 +89,58 @@ def test_compare_uses_common_steps_only():
         ct.compare(ct.run(FLOW, loss, START, 4, save=_observe), a)
 
 
+def test_compare_does_not_praise_a_flow_that_was_lost():
+    def cut(path, last):
+        """As if it had ended right after step `last`."""
+        kept = jnp.where((path.steps <= last)[:, None], path.params, jnp.nan)
+        return eqx.tree_at(lambda t: t.params, path, kept)
+
+    ode, discrete = ct.solve(FLOW, loss, START, 20), ct.run(FLOW, loss, START, 20)
+    whole = ct.compare(ode, discrete)
+    for lost, other in ((cut(ode, 7), discrete), (ode, cut(discrete, 7))):
+        found = ct.compare(lost, other)
+        assert (found.max_error, found.rms_error, found.relative_error) == (np.inf,) * 3
+        np.testing.assert_array_equal(found.steps, np.arange(8))
+        np.testing.assert_array_equal(found.per_step, whole.per_step[:8])
+    assert ct.compare(cut(ode, 7), discrete).distance == whole.distance
+    # Where both were lost, what both reached is compared; of the start alone nothing is told.
+    both = ct.compare(cut(ode, 7), cut(discrete, 7))
+    assert both.max_error == whole.per_step[:8].max()
+    nothing = ct.compare(cut(ode, 0), cut(discrete, 0))
+    assert np.isnan([nothing.max_error, nothing.rms_error, nothing.relative_error]).all()
+
+
+def test_compare_of_a_run_that_spent_its_budget():
+    stiff, where = ct.AdamFlow(0.01, b1=0.9, b2=0.1, eps=0.0), {"save_steps": [0, 400]}
+    path = ct.solve(stiff, loss, START, 400, max_solver_steps=50, throw=False, **where)
+    assert ct.compare(path, ct.run(stiff, loss, START, 400, **where)).relative_error == np.inf
+
+
+def test_compare_leaves_out_what_lies_behind_an_event():
+    def half_way(t, *_, **__):
+        return t >= 10
+
+    path = ct.solve(FLOW, loss, START, 20, event=diffrax.Event(half_way))
+    assert path.result == ct.OUTCOME.event_occurred
+    found, whole = (
+        ct.compare(x, ct.run(FLOW, loss, START, 20))
+        for x in (path, ct.solve(FLOW, loss, START, 20))
+    )
+    last = int(found.steps[-1])
+    assert 0 < last < 20
+    # The same tolerance, not the same solver steps.
+    np.testing.assert_allclose(found.max_error, whole.per_step[: last + 1].max(), rtol=1e-3)
+
+
+def test_errors_in_units_of_the_learning_rate():
+    found = ct.compare(
+        ct.solve(FLOW, loss, START, 20), ct.run(FLOW, loss, START, 20), lambda n: 0.02 / (1 + n)
+    )
+    assert found.learning_rate == pytest.approx(0.02)  # the largest, at step 0
+    assert found.max_error_in_learning_rates == pytest.approx(found.max_error / 0.02)
+    np.testing.assert_allclose(found.per_step_in_learning_rates, found.per_step / 0.02)
+
+
 def test_trajectory_as_xarray():
     params = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
 
@@ -196,7 +248,26 @@ BAD = {
     "decay": (lambda: ct.AdamFlow(0.1, b2=1.0), r"b2 = 1 must be in \[0, 1\)"),
     "learning rate": (lambda: ct.AdamFlow(-0.1), "learning_rate = -0.1"),
     "stages": (lambda: ct.AdamFlow(0.1, b1=(0.9, 0.9)), "KAdamFlow"),
+    "array of stages": (lambda: ct.AdamFlow(0.1, np.full(2, 0.9)), "AdamFlow has one stage"),
+    "stages of one": (lambda: ct.SMEFlow(0.1, b2=(0.9, 0.9)), "SMEFlow has one stage"),
+    "text of digits": (lambda: ct.AdamFlow("0.1"), "learning_rate = '0.1' is not a number"),
+    "no learning rate": (lambda: ct.AdamFlow(None), "learning_rate = None is not a number"),
     "sign flow": (lambda: ct.SignFlow(0.1, eps=-1.0), "eps"),
+    "class of a solver": (
+        lambda: ct.solve(FLOW, loss, START, 5, solver=diffrax.Dopri8),
+        r"solver = Dopri8 must be one of diffrax's, made: diffrax\.Tsit5\(\)",
+    ),
+    "class of a controller": (
+        lambda: ct.solve(FLOW, loss, START, 5, controller=diffrax.PIDController),
+        "controller = PIDController must be",
+    ),
+    "budget": (lambda: ct.solve(FLOW, loss, START, 5, max_solver_steps=1e5), "a whole number"),
+    "tolerance": (lambda: ct.solve(FLOW, loss, START, 5, rtol=None), "rtol = None is not a number"),
+    "first step": (lambda: ct.solve(FLOW, loss, START, 5, dt0="a"), "dt0 = 'a' is not a number"),
+    "save nothing": (lambda: ct.solve(FLOW, loss, START, 5, save=3), "save = 3 is no function"),
+    "save of one": (lambda: ct.run(FLOW, loss, START, 5, save=lambda x: x), "is called as save"),
+    "save text": (lambda: ct.run(FLOW, loss, START, 5, save_steps=["a"]), "whole numbers"),
+    "compare a flow": (lambda: ct.compare(FLOW, FLOW), "what solve and run return, not AdamFlow"),
 }
 
 

@@ -10,15 +10,12 @@ import pytest
 import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, linalg, optimize
+from scipy import integrate, linalg, optimize, stats
 
-from ct_adam import theory
+from ct_adam import diagnostics, theory
 from ct_adam.decays import rate
-from ct_adam.theory.gauss_newton import gauss_newton_product
 from ct_adam.theory.stationary import PRECONDITIONERS, RULES, Rule
-from experiments import _pac_bayes, _stationary
-
-jax.config.update("jax_enable_x64", True)
+from experiments import _chains, _pac_bayes, _stationary
 
 COUPLED = np.array([[4.0, 1.6, 0.1], [1.6, 1.0, -0.15], [0.1, -0.15, 0.25]])
 ETA, BATCH, DECAY = 0.02, 10.0, 0.3
@@ -353,23 +350,23 @@ def test_gauss_newton_products_and_spectra(network, matrix):
     vector = np.arange(14.0)
     along = {"in": jnp.asarray(vector[:6].reshape(3, 2)),
              "out": jnp.asarray(vector[6:].reshape(2, 4))}  # fmt: skip
-    product: Any = gauss_newton_product(two_layers, entropy, network, along)
+    product: Any = diagnostics.gauss_newton_product(two_layers, entropy, network, along)
     flat = np.concatenate([np.ravel(product["in"]), np.ravel(product["out"])])
     size = np.abs(matrix).max() * np.abs(vector).sum()
     np.testing.assert_allclose(flat, matrix @ vector, atol=1e-14 * size)
     expected = np.linalg.eigvalsh(matrix)[::-1]
-    every = theory.gauss_newton_spectrum(two_layers, entropy, network)
+    every = diagnostics.gauss_newton_spectrum(two_layers, entropy, network)
     np.testing.assert_allclose(every, expected, atol=1e-13)
     # ARPACK's tolerance, 1e-6, is of the residual: the eigenvalue's error is its square.
-    first = theory.gauss_newton_spectrum(two_layers, entropy, network, 3)
+    first = diagnostics.gauss_newton_spectrum(two_layers, entropy, network, 3)
     np.testing.assert_allclose(first, expected[:3], rtol=1e-9)
-    whole = theory.gauss_newton_spectrum(two_layers, entropy, network, 14)
+    whole = diagnostics.gauss_newton_spectrum(two_layers, entropy, network, 14)
     np.testing.assert_array_equal(whole, every)
 
     def of_one(params, x):
         return jnp.tanh(x @ params["in"]) @ params["out"]
 
-    trace = theory.gauss_newton_trace(of_one, network, jnp.asarray(INPUTS), together=3)
+    trace = diagnostics.gauss_newton_trace(of_one, network, jnp.asarray(INPUTS), together=3)
     assert float(trace) == pytest.approx(np.trace(matrix), rel=1e-12)
 
 
@@ -378,22 +375,20 @@ def test_one_parameter_has_one_eigenvalue():
         return jnp.sum(z**2)  # twice ½z²
 
     for count in (None, 1):
-        found = theory.gauss_newton_spectrum(lambda w: 3 * w, square, jnp.ones(1), count)
+        found = diagnostics.gauss_newton_spectrum(lambda w: 3 * w, square, jnp.ones(1), count)
         np.testing.assert_allclose(found, [18.0], rtol=1e-14)
 
 
 def test_what_a_gauss_newton_spectrum_is_not_of(network):
     for count in (15, 1.5, 0):
         with pytest.raises(ValueError, match=f"count = {count} must be a whole number in 1 … 14"):
-            theory.gauss_newton_spectrum(two_layers, entropy, network, count)  # pyright: ignore[reportArgumentType]
+            diagnostics.gauss_newton_spectrum(two_layers, entropy, network, count)  # pyright: ignore[reportArgumentType]
     dead = {"in": network["in"], "out": jnp.nan * network["out"]}
     with pytest.raises(ValueError, match="not finite"):
-        theory.gauss_newton_spectrum(two_layers, entropy, dead, 1)
+        diagnostics.gauss_newton_spectrum(two_layers, entropy, dead, 1)
 
 
 def test_sampling_errors_are_those_of_wishart():
-    from scipy import stats
-
     found = _stationary.sampling_error(COUPLED, 50)
     variance = stats.wishart(50, COUPLED / 50).var()  # pyright: ignore[reportAttributeAccessIssue]
     np.testing.assert_allclose(found**2, variance, rtol=1e-12)
@@ -430,12 +425,12 @@ def test_modes_laws_are_the_matrices_of_one(modes):
     """Two ways to the same theory: closed forms, and Lyapunov solves of the simulated chain."""
     for i, rule in enumerate(modes.rule.values):
         lane = modes.isel(lane=i)
-        key = next(key for key, name in _stationary.NAMES.items() if name == rule)
+        key = next(key for key, name in _pac_bayes.NAMES.items() if name == rule)
         q = _stationary.CURVATURE**-0.5
         a, b = printed_chain(np.array([[_stationary.CURVATURE]]), np.array([[q]]),
                              float(lane.learning_rate), float(lane.weight_decay), key,
                              float(lane.b1))  # fmt: skip
-        expected = summed(a, b * _stationary.CURVATURE @ b.T / _stationary.BATCH)[0, 0]
+        expected = summed(a, b * _stationary.CURVATURE @ b.T / _chains.BATCH)[0, 0]
         assert float(lane.theory) == pytest.approx(expected, rel=1e-10)
 
 
@@ -443,7 +438,7 @@ def test_lived_replicas_are_adam_of_a_few_lines():
     """θθᵀ at the last look, by rule and momentum, with the same noise and v of `B2`."""
     hessian, eta, replicas, steps = _stationary.COUPLED, 0.1, 3, 20
     found = _stationary._lived(jnp.asarray(hessian), eta, 7, replicas, steps, 10)
-    root, key = np.linalg.cholesky(hessian / _stationary.BATCH), jax.random.key(7)
+    root, key = np.linalg.cholesky(hessian / _chains.BATCH), jax.random.key(7)
     noise = [
         np.asarray(jax.random.normal(jax.random.fold_in(key, n), (replicas, 3))) @ root.T
         for n in range(steps)

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
-import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import xarray
 from hypothesis import given
@@ -19,8 +21,6 @@ from ct_adam.problems import quadratic
 from ct_adam.sweep.execute import execute
 from ct_adam.sweep.grid import Tiling, slabs
 from ct_adam.sweep.layout import level_tiles
-
-jax.config.update("jax_enable_x64", True)
 
 PROBLEM = quadratic([1.0, 3.0, 10.0, 30.0])
 START = jnp.array([1.0, -1.0, 0.5, 2.0])
@@ -69,6 +69,13 @@ def test_axes_are_what_their_words_say():
         ("cosine:1:2:3", "linear:START:STOP:NUM"),
         ("0.9,nan", "not finite"),
         ("0.9,,1", "'' is no number"),
+        ("0,…", "axis '0,…': '…' is no number: write numbers with commas, or linear:START"),
+        ("linear::0.9:3", "'' is no number: write linear:START:STOP:NUM"),
+        ("linear:0.5:0.9:inf", "num = inf must be a whole number"),
+        ("linear:0.5:inf:3", "inf is not finite"),
+        ("log:nan:1:3", "nan is not finite"),
+        ("cells:0.5:0.5:4", "nothing lies between"),
+        ("seeds:2:nan", "nan is not finite"),
         ("", "is no number"),
     ],
 )
@@ -86,6 +93,8 @@ def test_grid_refuses_what_it_cannot_be():
         ct.axes.zipped(b1=[0.5], b2=[0.9, 0.99])
     with pytest.raises(ValueError, match="in a row"):
         ct.Grid(b1=np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"b1: axis \['linear:0:1:3'\] is text: ct.axes.parse"):
+        ct.Grid(b1="linear:0:1:3")
 
 
 shapes = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
@@ -312,11 +321,11 @@ def test_damaged_coordinates_are_told_and_mended(tmp_path, damage):
     assert chunk.read_bytes() == content
 
 
+@pytest.mark.filterwarnings("ignore")  # zarr's own, of a folder that it does not know
 def test_lost_variable_is_damaged_metadata(tmp_path):
     store = tmp_path / "s.zarr"
     swept().run(store)
     (store / "final_loss" / "zarr.json").unlink()
-    warnings.simplefilter("ignore")  # zarr's own, of a folder that it does not know
     with pytest.raises(ValueError, match=r"metadata .* damaged"):
         ct.open(store)
 
@@ -333,8 +342,6 @@ def test_names_that_a_store_cannot_hold(tmp_path):
 
 def test_methods_must_have_the_same_variables(tmp_path):
     """What they call an update may differ, and is told of each."""
-    import optax
-
     makes = {"ours": discrete, "lion": lambda b1, b2: optax.lion(1e-2, b1, b2)}
     dataset = swept(make=makes).run(tmp_path / "s.zarr")
     assert dataset.attrs["update_kind"] == "ours: u, lion: step"
@@ -376,6 +383,8 @@ def test_what_is_no_sweep_is_refused(tmp_path):
         ({"make": {}}, "names no method"),
         ({"make": lambda b1: None}, "make fails"),
         ({"refine": ct.Refine()}, "no cells to cut"),
+        ({"refine": "boundary"}, "refine = 'boundary': give a ct.Refine"),
+        ({"grid": {"b1": [0.5, 0.9]}}, "grid is a dict: give a ct.Grid"),
         ({"steps": 0}, "steps"),
     ],
 )
@@ -431,9 +440,6 @@ def test_what_another_thread_writes_is_not_swept_up(tmp_path):
 
 def test_tiles_that_another_process_has_are_waited_for(tmp_path):
     """A claim in another process: the sweep does the rest, then waits until it is freed."""
-    import subprocess
-    import sys
-
     store = tmp_path / "s.zarr"
     swept().run(store)
     level_tiles(store, 0).forget(2)

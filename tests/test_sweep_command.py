@@ -4,7 +4,6 @@ import json
 import sys
 import textwrap
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,8 +12,6 @@ from ct_adam.cli import main
 from ct_adam.sweep.configured import SweepConfig, config_from, sweep_of
 from ct_adam.sweep.pilot import estimate
 from ct_adam.sweep.seeds import by_seed
-
-jax.config.update("jax_enable_x64", True)
 
 SMALL = ["--b1", "linear:0.5:0.9:4", "--b2", "0.9,0.99", "--steps", "5"]
 
@@ -89,6 +86,8 @@ def test_curve_takes_the_place_of_both_decays(tmp_path, capsys):
         (["--curve", "linear:0.5:0.9:4"], "give normal:B1:B2:NUM"),
         (["--seed", "0.5,1.5"], "give whole numbers"),
         (["--seed", "seeds:3"], "does not depend on its seed"),
+        (["--seed", "3,3"], "seed = '3,3' names one twice"),
+        (["--curve", "level:x"], "curve: axis 'level:x': 'x' is no number: write level:C:LOW"),
         (["--problem", "worst_case", "--seed", "0,1"], "do not feel it"),
         (["--b1", "linear:0.5:0.9:100000000000"], "more than an axis holds"),
         (["--refine", "boundary", "--resolution", "1e-30"], "take fewer seeds, or stop earlier"),
@@ -116,7 +115,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, words, says):
     out, err = said(capsys, [*words, "--out", str(store)], 2)
     assert out == ""
     assert says in err
-    assert err.startswith("ct-adam: ")
+    assert err.startswith("ct-adam sweep: ")
     assert err.count("\n") == 1
     assert not store.exists()
 

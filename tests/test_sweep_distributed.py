@@ -11,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from ct_adam.sweep.configured import SweepConfig, sweep_of
 from ct_adam.sweep.execute import execute
 from ct_adam.sweep.layout import level_tiles
 
-jax.config.update("jax_enable_x64", True)
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("distributed")
 

@@ -20,7 +20,7 @@ from ct_adam.cli import main
 from ct_adam.problems import quadratic
 from ct_adam.sweep.layout import level_tiles
 
-jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_enable_x64", True)  # also in the processes that import this file
 
 PROBLEM = quadratic([1.0, 3.0, 10.0, 30.0])
 START = jnp.array([1.0, -1.0, 0.5, 2.0])
@@ -144,7 +144,7 @@ def run_command(store: Path) -> int:
 
 def one_sentence(capsys) -> str:
     err = capsys.readouterr().err
-    lines = [line for line in err.splitlines() if line.startswith("ct-adam: ")]
+    lines = [line for line in err.splitlines() if line.startswith("ct-adam sweep: ")]
     assert "Traceback" not in err
     assert len(lines) == 1, err
     return lines[0]
@@ -229,7 +229,7 @@ def test_full_disk_keeps_what_was_done(tmp_path):
     done = in_tmpfs(disk, "300k", f"{command}; echo $?; ls {disk}/s.zarr/status; {again}")
     words = done.stdout.split()
     assert words[0] == "2", done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith("ct-adam: ")]
+    told = [line for line in done.stderr.splitlines() if line.startswith("ct-adam sweep: ")]
     assert len(told) == 1
     assert "the disk is full. All finished tiles are kept: mend that" in told[0]
     assert 0 < sum(word.startswith("c.") for word in words) < 16
@@ -255,7 +255,7 @@ def test_read_only_folder_is_one_sentence(tmp_path):
         f"{sys.executable} -c '{looked}'",
     )
     assert done.stdout.split() == ["2", "2", "4"], done  # it still can be read
-    told = [line for line in done.stderr.splitlines() if line.startswith("ct-adam: ")]
+    told = [line for line in done.stderr.splitlines() if line.startswith("ct-adam sweep: ")]
     assert len(told) == len(done.stderr.splitlines()) == 2
     assert "Cannot write to" in told[0]
     assert "make it writable" in told[0]

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize
 
-from ct_adam import theory
 from ct_adam.theory import (
     growth_rate,
     level_curve,
@@ -24,6 +23,8 @@ from ct_adam.theory import (
     update_bound,
     worst_case_gradients,
 )
+
+from .reference import rate_of
 
 RATES = ("lag", "log", "euler")
 STARTS = ("first_step", "zero")
@@ -35,11 +36,6 @@ COMBOS = [
 ]
 EPS = np.finfo(float).eps
 WIDE = np.longdouble  # for oracles: their own rounding over 2000 steps is then nothing
-
-
-def rate_of(b, rates):
-    """The rates of EQUATIONS §1, in the precision of `b`."""
-    return {"lag": (1 - b) / b, "log": -np.log(b), "euler": 1 - b}[rates]
 
 
 def pairs(low, high, num, seed=0):
@@ -59,7 +55,7 @@ B1, B2 = (
 )
 
 
-def log_updates(b1, b2, log_g, decay, gain, first_gain):
+def log_updates(log_g, decay, gain, first_gain):
     """ln|u| but for the bias factor, of positive streams, after each gradient: (n, ...).
 
     The recursions x ← decay x + gain g (first gradient: first_gain) of m and v, with g² for v.
@@ -217,7 +213,7 @@ def test_bound_is_attained_after_every_step(kind):
         stream = log_worst_stream(B1, B2, 2000, kind, rates, start)
         rule = held_rule(B1, B2, rates, start)
         s = n - 1 if start == "first_step" else n
-        worst = log_updates(B1, B2, stream, *rule) + log_bias(B1, B2, s, rates, start)
+        worst = log_updates(stream, *rule) + log_bias(B1, B2, s, rates, start)
         assert np.isfinite(bound).all()
         np.testing.assert_allclose(bound / np.exp(worst), 1, rtol=0, atol=1e-12)
     # Both signs of C are among the pairs.
@@ -233,7 +229,7 @@ def test_bound_is_attained_at_small_decays(kind):
         stream = log_worst_stream(b1, b2, 20, kind, rates, start)
         rule = held_rule(b1, b2, rates, start)
         s = n - 1 if start == "first_step" else n
-        worst = log_updates(b1, b2, stream, *rule) + log_bias(b1, b2, s, rates, start)
+        worst = log_updates(stream, *rule) + log_bias(b1, b2, s, rates, start)
         np.testing.assert_allclose(np.asarray(bound - worst, float), 0, atol=1e-12)
 
 
@@ -683,10 +679,6 @@ def test_broadcasting_and_jit():
     assert b1s.shape == b2s.shape == (5,)
 
 
-def test_exports():
-    assert theory.stability.update_bound is theory.update_bound
-
-
 @pytest.mark.parametrize(
     ("call", "named"),
     [
@@ -709,6 +701,8 @@ def test_exports():
         (lambda: normal_curve(0.9, 0.999, 0), "num = 0"),
         (lambda: worst_case_gradients(0.9, 0.999, 5, kind="flow"), "kind = 'flow'"),
         (lambda: worst_case_gradients(0.9, 0.999, 0), "steps = 0"),
+        (lambda: worst_case_gradients(0.9, 0.999, 2.5), "steps = 2.5"),  # pyright: ignore[reportArgumentType]
+        (lambda: update_bound("high", 0.9, 5), "b1 = 'high' is not a number"),
         (lambda: worst_case_gradients(0.9, 1.0, 5), "b2 = 1"),
     ],
 )

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -13,8 +12,6 @@ from experiments import _ends
 from experiments import where_flows_end as experiment
 from experiments._ends import Case, alarm_step, first_above, measure
 from experiments.where_flows_end import Config, check, numbers, table
-
-jax.config.update("jax_enable_x64", True)
 
 
 def test_a_flow_of_descent_leaves_where_the_kink_is():
