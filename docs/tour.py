@@ -1,7 +1,6 @@
 """A tour by sliders: Adam, its ODE and the interpolating flow on the contours of a loss.
 
-    pip install 'ct-adam[tour]'
-    marimo run docs/tour.py
+    .venv/bin/marimo run docs/tour.py    # `make region` or `make test` has made .venv
 
 marimo's format: a function a cell, whose arguments are what other cells return.
 """
