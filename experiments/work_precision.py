@@ -3,7 +3,7 @@
 Error against gradient evaluations and solver steps, of plain orders, strides, degrees above the
 order (EQUATIONS §1, `ct.theory.coefficients`) and the models of Adam that ask for one gradient a
 call, by tolerance and solver. The optimizer's own run costs one gradient a step and has no error.
-docs/choosing.md is made from this.
+`python tools/choosing_table.py` writes the table of docs/choosing.md from the record.
 """
 
 import time

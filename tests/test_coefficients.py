@@ -16,6 +16,7 @@ from ct_adam.flows.registry import flow_named
 from ct_adam.theory.coefficients import DAMPED, EXTRA
 from ct_adam.theory.interpolation import difference_weights
 from experiments import _work
+from tools import choosing_table
 
 from .jax_reference import ripple
 from .reference import BEGIN, CURVATURE
@@ -184,27 +185,29 @@ def test_names():
 
 
 def test_the_page_shows_what_was_measured():
-    """A row a case and error, all columns. Sentences above the table are not held to anything."""
-    root = Path(__file__).parents[1]
-    found = json.loads((root / "figures" / "work_precision.json").read_text())["found"]
-    page = (root / "docs" / "choosing.md").read_text().splitlines()
-    first = page.index(next(row for row in page if row.startswith("| problem | wanted")))
-    shown = [[cell.strip() for cell in row.split("|")[3:8]] for row in page[first + 2 :] if row]
-    measured = [
-        choice
-        for case in ("smooth", "digits, small steps", "digits", "edge")
-        for key, choice in found[case].items()
-        if key.startswith("error")
-    ]
-    assert len(measured) == 20
-    assert len(shown) == 20 + 1  # and the line below the table
-    for (least, ratio, fewest, steps, take), choice in zip(shown[:20], measured, strict=True):
-        assert take.strip("`") == choice["take"]
-        if least == "–":
-            assert choice["by gradients"] == choice["by solver steps"] == "no flow"
-            continue
-        by_gradients, by_steps = choice["by gradients"], choice["by solver steps"]
-        assert by_gradients.startswith(f"{least.replace('`', '')}: {ratio} times")
-        assert by_steps.startswith(f"{fewest.replace('`', '')}: ")
-        solver_steps = int(by_steps.split(" solver steps")[0].rsplit(" ", 1)[1])
-        assert any(steps == f"{solver_steps / n:.2f}" for n in (9000, 3000, 600, 300))
+    """`python tools/choosing_table.py` writes the table; sentences above are held to nothing."""
+    found = json.loads(choosing_table.RECORD.read_text(encoding="utf-8"))["found"]
+    page = choosing_table.PAGE.read_text(encoding="utf-8")
+    assert choosing_table.rewritten(page, found) == page
+    rows = choosing_table.table(found).splitlines()[2:]
+    assert len(rows) == 20
+    assert all(row in page for row in rows)
+    assert list(choosing_table.CASES) == list(_work.CASES)
+    for name, (_, steps) in choosing_table.CASES.items():
+        assert steps == _work.CASES[name].steps
+
+
+def test_a_row_of_the_page():
+    choice = {
+        "by gradients": "2, Tsit5, PI, rtol 0.001: 0.59 times the optimizer's gradients, "
+        "144 solver steps, error 1.2e-05",
+        "by solver steps": "no flow",
+        "take": "the optimizer",
+    }
+    found = {name: {"log": "not a row"} for name in choosing_table.CASES}
+    found["edge"] = {"error 0.1": choice, "error 0.01": choice | {"take": "2"}}
+    first, second = choosing_table.table(found).splitlines()[2:]
+    past = "digits MLP past the edge, RMSProp, η = 0.003"
+    cells = "`2`, Tsit5, PI, rtol 0.001 | 0.59 | – | –"
+    assert first == f"| {past} | 0.1 | {cells} | the optimizer |"
+    assert second == f"|  | 0.01 | {cells} | `2` |"
