@@ -19,6 +19,7 @@ from ..problems.base import Loss
 from .controllers import controller_for, start_time
 from .cost import count_evaluations, solver_budget, trial_budget
 from .discrete import warm_state
+from .meter import SolverBar
 from .method import Method, method_for
 from .outcome import all_finite, flow_outcome, start_is_finite
 from .saving import SavePlan, save_at, save_plan
@@ -119,7 +120,7 @@ def solve(
     save_steps = checked_save_steps(save_steps, steps, DEFAULT_SAVES)
     automatic = isinstance(flow, InterpolatingFlow) and flow.order == "auto"
     default_budget = trial_budget(steps) if automatic else solver_budget(steps)
-    budget = default_budget if max_solver_steps is None else max_solver_steps
+    budget = default_budget if max_solver_steps is None else int(max_solver_steps)
 
     def attempt(flow: AbstractFlow) -> Trajectory:
         return _solve(
@@ -134,7 +135,7 @@ def solve(
             budget,
             warm_steps,
             None if dt0 is None else jnp.asarray(dt0, dtype),
-            diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
+            SolverBar(jnp.asarray(steps)) if progress else diffrax.NoProgressMeter(),
         )
 
     if isinstance(flow, InterpolatingFlow) and flow.order == "auto":
