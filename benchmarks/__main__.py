@@ -46,8 +46,10 @@ def main(arguments: list[str]) -> int:
         return 0
     flags = {argument for argument in arguments if argument.startswith("-")}
     names = [argument for argument in arguments if argument not in flags]
+    if not names:
+        return _refused(f"say which: one of {', '.join(NAMES)}. See python -m benchmarks --help.")
     if len(names) != 1 or names[0] not in NAMES:
-        asked = " ".join(names) or "nothing"
+        asked = " ".join(names)
         return _refused(f"there is no benchmark {asked!r}: choose one of {', '.join(NAMES)}.")
     (name,) = names
     for flag in sorted(flags):

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ct_adam.caches import keep_compilations
 from ct_adam.sweep.distributed import on_cluster
 from ct_adam.sweep.execute import execute
 from ct_adam.sweep.layout import level_tiles, make_store
+from ct_adam.sweep.local import Runner
+from ct_adam.sweep.stopping import StopRequests
 from ct_adam.sweep.sweep import METRICS
 
 from .output import finish, print_rows
@@ -99,13 +102,19 @@ def _many_tiles(quick: bool, folder: Path) -> dict[str, Any]:
         tiles.forget(tile)
     found["resume, one in 100 missing"] = seconds(lambda: execute(sweep, store))
     with on_cluster(2, None) as runner:
-        list(runner(sweep, store, 0, [0, 1]))  # both have the sweep
+        run = partial(made_again, runner, sweep, store)
+        run([0, 1])  # both have the sweep
         found["1000 Dask tasks of finished tiles"] = seconds(
-            lambda: list(runner(sweep, store, 0, [i % count for i in range(1000)]))
+            lambda: run([i % count for i in range(1000)])
         )
     print(f"\n{count} tiles of {len(METRICS)} variables")
     print_rows(["what", "time"], [[what, duration(spent)] for what, spent in found.items()])
     return {"title": "many tiles", "tiles": count, "seconds": found}
+
+
+def made_again(runner: Runner, sweep: ct.Sweep, store: Path, tiles: list[int]) -> list[int]:
+    """The tiles of level 0 that a runner says are made."""
+    return list(runner(sweep, store, 0, tiles, StopRequests(store)))
 
 
 def _workers(quick: bool, folder: Path, name: str, make: Any) -> dict[str, Any]:

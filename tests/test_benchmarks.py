@@ -12,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import discrete, ensemble, gpu, limits, scaling, workloads
+import ct_adam as ct
+from benchmarks import discrete, ensemble, gpu, limits, scaling, sweep, workloads
 from benchmarks.__main__ import NAMES, main
 from benchmarks.output import report
 from benchmarks.peers import jax_peer, numba_peer, ours
@@ -32,6 +33,8 @@ from benchmarks.race import (
 )
 from benchmarks.workloads import CHAIN, QUADRATIC, FlowLanes, Lanes, by_scipy, uniform
 from ct_adam.ensemble.prepared import prepared
+from ct_adam.sweep.layout import make_store
+from ct_adam.sweep.local import here
 
 TRUTH = np.arange(12.0).reshape(6, 2)
 PEERS = ("cubie", "gradsolve", "heyoka", "optuna", "sympy", "torch", "warp")
@@ -339,8 +342,8 @@ def test_without_a_card_the_command_says_so(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing-like-it"], "ensemble, precision"),
-        ([], "there is no benchmark 'nothing': choose one of ensemble, precision"),
+        (["nothing"], "there is no benchmark 'nothing': choose one of ensemble, precision"),
+        ([], "benchmarks: say which: one of ensemble, precision"),
         (["--quick"], "ensemble, precision"),
         (["ensemble", "x"], "ensemble, precision"),
         (["ensemble", "--quik"], "ensemble has no --quik: its flags are --quick."),
@@ -360,3 +363,11 @@ def test_help_names_every_benchmark(capsys):
     told = capsys.readouterr().out
     assert all(name in told for name in NAMES)
     assert "Example: python -m benchmarks ensemble --quick" in told
+
+
+def test_sweeps_tiles_are_made_again_as_a_sweep_makes_them(tmp_path):
+    """A runner is asked for what `execute` asks it for."""
+    grid = ct.Grid(b1=ct.axes.cells(0.5, 1, 4), b2=[0.9])
+    work = ct.Sweep(sweep.optimizer, QUADRATIC.of, QUADRATIC.start, 5, grid, tile=2)
+    make_store(work, tmp_path / "s.zarr")
+    assert sorted(sweep.made_again(here, work, tmp_path / "s.zarr", [0, 1])) == [0, 1]
