@@ -1,7 +1,10 @@
 """The command line's face: help, examples, completion, errors. Commands have tests of their own."""
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -47,6 +50,12 @@ def test_help_of_a_command_has_an_example_that_it_understands(name, capsys):
         (["advise", "--decay", "x"], "--decay = x must be a number."),
         (["advise", "--decay"], "--decay needs a value. See ct-adam advise --help."),
         (["scale"], "Give --batch-from and --batch-to. See ct-adam scale --help."),
+        (
+            ["scale", "--batch-from", "", "--batch-to", "2"],
+            "--batch-from = '' must be a whole number.",
+        ),
+        (["--tyro-print-completion", "foo"], "shell = 'foo' is unknown: choose one of bash,"),
+        (["--tyro-print-completion"], "shell = '' is unknown: choose one of bash,"),
         (["region", "--rates", "x"], "'log', 'lag', 'euler'"),
         (["sweep", "--steps", "1.5"], "--steps = 1.5 must be a whole number."),
         (["advise", "--b1", "1.5"], "b1"),
@@ -70,8 +79,9 @@ def test_completion_knows_every_command(capsys):
     assert all(name in text for name in EXAMPLES)
 
 
-def test_version(capsys):
-    assert main(["version"]) == 0
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word, capsys):
+    assert main([word]) == 0
     assert capsys.readouterr().out.strip().count(".") == 2
 
 
@@ -83,3 +93,29 @@ def test_region_for_machines(tmp_path, capsys):
     side = found["panels"]["worst_case"]["sides"]["optimizer"]
     assert 0 < side["unstable"] < 1
     assert side["agreement"] > 0.9
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["--tyro-print-completion", "bash"]])
+def test_a_reader_that_has_enough_is_no_error(words, unbuffered):
+    """As in `ct-adam --help | head -1`."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    ended = subprocess.run(
+        [sys.executable, "-m", "ct_adam", *words],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_another_pipe_that_broke_is_an_error(capsys, monkeypatch):
+    def lost():
+        raise BrokenPipeError("The scheduler is gone.")
+
+    monkeypatch.setattr(sys.modules["ct_adam.cli.main"], "parsed", lambda words: lost)
+    assert main(["sweep"]) == 2
+    assert capsys.readouterr().err == "ct-adam sweep: The scheduler is gone.\n"

@@ -10,6 +10,7 @@ from ct_adam import sweep
 from ct_adam.cli import main
 from ct_adam.flows.registry import FLOWS
 from ct_adam.optimizers.registry import OPTIMIZERS
+from ct_adam.plotting import following_figure
 
 MINE = textwrap.dedent(
     """
@@ -86,6 +87,20 @@ def test_a_loss_that_is_nan_everywhere(mine, capsys):
         assert main([*command, "--problem", "mypackage.things:nowhere"]) == 2
         assert "not finite at the initial parameters" in capsys.readouterr().err
         assert not (mine / "out").exists() or list((mine / "out").iterdir()) == []
+
+
+def test_figure_of_a_store_without_the_distance():
+    """As earlier versions wrote them."""
+    dataset = sweep.follow(sweep.FollowConfig(problem="quadratic", flow="log", steps=5))
+    new, old = (following_figure(x) for x in (dataset, dataset.drop_vars("distance")))
+    new, old = (figure.axes[1].lines[0].get_ydata() for figure in (new, old))
+    np.testing.assert_allclose(old, new, rtol=1e-12)
+
+
+def test_figure_of_an_optimizer_that_stood_still(recwarn):
+    config = sweep.FollowConfig(problem="quadratic", flow="log", steps=5, learning_rate=0.0)
+    following_figure(sweep.follow(config))
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
 def test_table(tmp_path, capsys):

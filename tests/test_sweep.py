@@ -84,6 +84,12 @@ def test_bad_words_say_what_to_write(word, says):
         ct.axes.parse(word)
 
 
+@pytest.mark.parametrize("num", ["3", None, [3]])
+def test_a_count_that_is_no_number_is_refused(num):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+        ct.axes.linear(0.5, 0.9, num)
+
+
 def test_grid_refuses_what_it_cannot_be():
     with pytest.raises(ValueError, match="no axis"):
         ct.Grid()

@@ -238,7 +238,7 @@ def test_what_a_users_loss_closes_over_differs_by_seed(tmp_path, monkeypatch):
 def test_dry_run_predicts_and_writes_nothing(tmp_path, capsys):
     store = tmp_path / "s.zarr"
     out, _ = said(capsys, [*SMALL, "--dry-run", "--out", str(store), "--workers", "2"])
-    assert "8 lanes in 1 tiles of at most 8 (cohort), 1 of them to do" in out
+    assert "8 lanes in 1 tile of at most 8 (cohort), 1 of them to do" in out
     for word in ("time", "memory", "for 2", "disk"):
         assert word in out
     assert not store.exists()

@@ -26,7 +26,7 @@ def front_page() -> str:
             [f"           ct-adam {name} {flags}"] if flags else []
         )
     lines += ["", "ct-adam COMMAND --help explains one; --json prints for machines."]
-    lines += ["Completion: ct-adam --tyro-print-completion bash (or zsh, tcsh)."]
+    lines += ["Completion: ct-adam --tyro-print-completion bash (or zsh, tcsh, fish)."]
     return "\n".join([*lines, *textwrap.wrap(_exit_codes(), 80)])
 
 

@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(front_page())
         return 0 if words else 2
+    if words == ["--version"]:
+        words = ["version"]
     import jax
 
     jax.config.update("jax_enable_x64", True)  # theory wants float64
@@ -35,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _termination_as_ctrl_c():
             call()
     except (ValueError, RunError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            raise
         if os.environ.get("CT_ADAM_TRACEBACK"):
             raise
         tell(command, str(error))
@@ -43,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(command, str(stopped) or "stopped; no file was changed.")
         return 130
     return 0
+
+
+def _reader_has_left() -> bool:
+    """Whether it is the output, and not some other connection, that nobody reads any more."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 @contextmanager
@@ -63,8 +76,12 @@ def entry() -> None:
     if sys.argv[1:2] in (["sweep"], ["region"]):
         # Lanes take all cores, a lane takes one: its last digits are those of any machine.
         os.environ.setdefault(XLA_CORES, "1")
-    code = main()
-    sys.stdout.flush()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.stderr.flush()
     if code == 130:
         os._exit(code)

@@ -11,6 +11,7 @@ from typing import Any
 
 from .front_page import EXAMPLES, help_text
 
+_SHELLS = ("bash", "zsh", "tcsh", "fish")
 _NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 
 
@@ -43,9 +44,15 @@ def parsed(words: Sequence[str]) -> Callable[[], None]:
 
 
 def print_completion(words: Sequence[str]) -> int:
-    """Prints the shell's completion of all commands."""
+    """Prints the shell's completion of all commands.
+
+    **Raises:** `ValueError` for a shell that tyro does not know.
+    """
     import tyro
 
+    given, *_ = [*words[0].split("=")[1:], *words[1:], ""]
+    if given not in _SHELLS:
+        raise ValueError(f"shell = {given!r} is unknown: choose one of {', '.join(_SHELLS)}.")
     app = tyro.extras.SubcommandApp()
     for name in EXAMPLES:
         command: Any = _command(name, [name])
@@ -90,13 +97,15 @@ def _sentence(box: str) -> str:
         if meant := re.match(r"Perhaps you meant: (--[\w-]+)", hint):
             return f"{wrong}; did you mean {meant[1]}?"
         wanted = re.match(r"Argument helptext: (--[\w-]+) \S*?(INT|FLOAT)\b", hint)
-        if wanted and (given := _given(wrong)):
+        if wanted and (given := _given(wrong)) is not None:
             return f"{wanted[1]} = {given} must be {_NUMBERS[wanted[2]]}."
     return f"{wrong}."
 
 
-def _given(wrong: str) -> str:
-    """The words that could not be read, out of Python's own complaint; "" where it has none."""
+def _given(wrong: str) -> str | None:
+    """The words that could not be read, out of Python's own complaint; None where it has none."""
     found = re.search(r"(?:from|arguments:) \[(.*?)\]|: ('.*')$", wrong)
-    words = (found[1] or found[2]).split(", ") if found else []
-    return " ".join(word.strip("'\"") for word in words)
+    if found is None:
+        return None
+    words = (found[1] or found[2] or "").split(", ")
+    return " ".join(word.strip("'\"") for word in words) or "''"

@@ -40,7 +40,7 @@ def following_figure(dataset: "xarray.Dataset") -> "Figure":
             row = dataset.sel(flow=name)
             line = {"color": f"C{i}", "ls": _DASHES[i % len(_DASHES)], "label": f"ODE, {name}"}
             above.plot(steps, row.loss, **line)
-            error = row.error.values / float(row.distance)
+            error = row.error.values / _travelled(row)
             below.plot(steps, np.where(error > 0, error, np.nan), **line)
         every = max(1, len(steps) // 40)
         dots = {"marker": "o", "ms": 2.2, "ls": "none", "color": "k", "zorder": 3}
@@ -55,6 +55,15 @@ def following_figure(dataset: "xarray.Dataset") -> "Figure":
         below.set_ylabel("max |ODE − optimizer|\nover distance travelled")
         below.set_xlabel("optimizer step")
     return figure
+
+
+def _travelled(row: "xarray.Dataset") -> float:
+    """By the optimizer; NaN where it stood still, as nothing is relative to that."""
+    if "distance" in row:
+        return float(row.distance) or np.nan
+    # A store of an earlier version tells it by two errors.
+    error, relative = float(row.max_error), float(row.relative_error)
+    return error / relative if relative else np.nan
 
 
 def _log_if_wide(axis: object, values: np.ndarray) -> None:

@@ -207,7 +207,11 @@ def _word(kind: str, *numbers: float) -> str:
 
 
 def _count(num: int) -> int:
-    if not math.isfinite(num) or num != int(num) or num < 1:
+    try:
+        whole = math.isfinite(num) and num == int(num) and num >= 1
+    except TypeError:  # such as the text "3"
+        whole = False
+    if not whole:
         raise ValueError(f"axis: num = {num} must be a whole number of at least 1.")
     if num > _MOST:
         raise ValueError(f"axis: num = {num} is more than an axis holds: at most {_MOST}.")

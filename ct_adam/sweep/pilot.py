@@ -139,11 +139,14 @@ def _resident() -> int:
 def describe_estimate(found: Estimate, workers: int = 1, refined: bool = False) -> str:
     """The estimate in a few lines of plain text."""
     total = sum(found.seconds.values())
+    tiles = f"{found.tiles} tile{'s' if found.tiles > 1 else ''}"
+    # Without an error bar where the pilot ran all lanes that are left.
+    error = f" ± {duration(found.uncertainty)}" if found.uncertainty else ""
     lines = [
-        f"{found.lanes} lanes in {found.tiles} tiles of at most {found.lanes_per_tile} "
+        f"{found.lanes} lanes in {tiles} of at most {found.lanes_per_tile} "
         f"({', '.join(sorted(set(found.engines.values())))}), {found.tiles_left} of them to do; "
         f"pilot of {found.pilot_lanes} lanes",
-        f"time    {duration(total)} ± {duration(found.uncertainty)} in one process; the pilot's "
+        f"time    {duration(total)}{error} in one process; the pilot's "
         f"compilation took {duration(found.compile_seconds)}",
     ]
     if len(found.seconds) > 1:
