@@ -4,6 +4,7 @@ Notation of EQUATIONS §0 and §1: `b` is a decay per optimizer step, its *rate*
 m' = a (g - m)) is what the flow relaxes with, also per step.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -30,11 +31,18 @@ def choice(name: str, value: object, options: tuple[str, ...]) -> None:
         raise ValueError(f"{name} = {value!r} is unknown: choose one of {listed}.")
 
 
-def whole_number(name: str, value: object, least: int = 1) -> int:
-    """The value as Python's number; a `ValueError` unless it counts something."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """The value, also NumPy's or JAX's, as Python's number; a `ValueError` unless it counts
+    something."""
+    if isinstance(value, Tracer):
+        raise ValueError(f"{name} is traced by JAX: give a number from outside.")
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
         raise ValueError(f"{name} = {value!r} must be a whole number of at least {least}.")
-    return int(value)
+    return number
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
@@ -45,6 +53,8 @@ def numbers(name: str, value: Any) -> np.ndarray:
             raise TypeError
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+            raise ValueError(f"{name} is traced by JAX: give numbers from outside.") from None
         raise ValueError(f"{name} = {value!r} is not a number.") from None
 
 
@@ -176,8 +186,8 @@ def check_one_stage(owner: str, **decays: Any) -> None:
     for name, b in decays.items():
         if len(_stages(name, b)) != 1:
             raise ValueError(
-                f"{owner} has one stage, and {name} = {b!r} several decays: give one number, or "
-                "use KAdamFlow or k_adam."
+                f"{owner} has one stage: give one number, not {name} = {b!r}, or use KAdamFlow or "
+                "k_adam."
             )
 
 

@@ -435,7 +435,7 @@ BAD = {
     "lengths": ({"b1": (0.9, 0.9), "b2": (0.9,)}, "b1 has 2 and b2 1 decays"),
     "none": ({"b1": (), "b2": ()}, "b1 has 0 and b2 0 decays"),
     "eps": ({"b1": 0.9, "b2": 0.9, "eps": -1e-8}, "eps = -1e-08 must be finite and not negative."),
-    "steps": ({"b1": 0.9, "b2": 0.9, "steps": 0}, "steps = 0 must be a whole number from 1"),
+    "steps": ({"b1": 0.9, "b2": 0.9, "steps": 0}, "steps = 0 must be a whole number"),
     "scale": ({"b1": 0.9, "b2": 0.9, "gradient_scale": 0.0}, "gradient_scale = 0 must be positive"),
     "negative": (
         {"b1": 0.9, "b2": 0.9, "gradient_scale": -1.0},

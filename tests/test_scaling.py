@@ -90,6 +90,7 @@ def test_the_error_of_the_preconditioner(rule):
     ("call", "words"),
     [
         ({"factor": 0.0}, "factor = 0 must be positive"),
+        ({"factor": -2.0}, "factor = -2 must be positive and finite"),
         ({"factor": "4"}, "factor = '4' is not a number"),
         ({"factor": np.ones(2)}, r"factor has shape \(2,\): give one number"),
         ({"factor": 30.0}, "give 20 times at most"),

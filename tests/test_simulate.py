@@ -130,6 +130,8 @@ def test_compare_leaves_out_what_lies_behind_an_event():
     assert 0 < last < 20
     # The same tolerance, not the same solver steps.
     np.testing.assert_allclose(found.max_error, whole.per_step[: last + 1].max(), rtol=1e-3)
+    discrete = ct.run(FLOW, loss, START, last)
+    assert found.distance == np.max(np.abs(discrete.params - START)) < whole.distance
 
 
 def test_errors_in_units_of_the_learning_rate():

@@ -76,8 +76,8 @@ def invariances(
     if not isinstance(optimizer, optax.GradientTransformation):
         kind = type(optimizer).__name__
         raise ValueError(f"invariances takes an optax transformation, not {kind}.")
-    for name, value, least in (("size", size, 2), ("steps", steps, 1), ("octaves", octaves, 1)):
-        whole_number(name, value, least)
+    size, steps = whole_number("size", size, 2), whole_number("steps", steps)
+    octaves = whole_number("octaves", octaves)
     rng = np.random.default_rng(seed)
     dtype = jnp.result_type(float) if dtype is None else dtype
     start, shift = rng.standard_normal((2, size))

@@ -50,7 +50,7 @@ def fixed_batch(loss: BatchLoss, data: PyTree, size: int, seed: int = 0) -> Loss
         4.0
     """
     count = count_examples(data)
-    _check_size(size, count)
+    size = _checked_size(size, count)
     chosen = np.sort(np.random.default_rng(seed).permutation(count)[:size])
     return full_batch(loss, jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], data))
 
@@ -100,7 +100,7 @@ class Minibatches(AbstractProblem):
         evaluation: PyTree | None = None,
     ):
         choice("sampling", sampling, ("epochs", "independent"))
-        _check_size(size, count_examples(data))
+        size = _checked_size(size, count_examples(data))
         self.loss, self.size, self.sampling = loss, size, sampling
         self.data = jax.tree.map(jnp.asarray, data)
         self.evaluation = self.data if evaluation is None else jax.tree.map(jnp.asarray, evaluation)
@@ -138,6 +138,8 @@ def count_examples(data: PyTree) -> int:
     return leading_length("data", "examples", data)
 
 
-def _check_size(size: int, count: int) -> None:
-    if whole_number("size", size) > count:
+def _checked_size(size: int, count: int) -> int:
+    size = whole_number("size", size)
+    if size > count:
         raise ValueError(f"size = {size} must lie between 1 and the {count} examples there are.")
+    return size

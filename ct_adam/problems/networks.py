@@ -107,7 +107,8 @@ def text_network(
 def _split(data: PyTree, held_out: int) -> tuple[PyTree, PyTree]:
     """All examples but the last so many, and these."""
     count = len(jax.tree.leaves(data)[0])
-    if whole_number("held_out", held_out) >= count:
+    held_out = whole_number("held_out", held_out)
+    if held_out >= count:
         raise ValueError(f"held_out = {held_out} must leave some of {count} examples.")
     train = jax.tree.map(lambda leaf: jnp.asarray(leaf[:-held_out]), data)
     return train, jax.tree.map(lambda leaf: jnp.asarray(leaf[-held_out:]), data)

@@ -73,11 +73,12 @@ def compare(
     reached = ours_there & theirs_there
     if not reached[0]:
         raise ValueError("The trajectories are not finite at step 0: nothing can be compared.")
-    travelled = np.max(np.abs(theirs[theirs_there] - theirs[0]))
+    lost = _is_lost(a, ours_there, theirs_there) or _is_lost(b, theirs_there, ours_there)
+    travelled = np.max(np.abs(theirs[theirs_there if lost else reached] - theirs[0]))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         difference = np.abs(ours[reached] - theirs[reached])
         rms = np.sqrt(np.mean(difference**2))
-        if _is_lost(a, ours_there, theirs_there) or _is_lost(b, theirs_there, ours_there):
+        if lost:
             worst = rms = np.inf
         elif len(steps) > 1 and not np.any(reached[1:]):
             worst = rms = np.nan

@@ -45,7 +45,7 @@ def resumable(
 
     With a folder, Ctrl-C ends it early: what was done is kept there, and returned.
     """
-    whole_number("checkpoint_every", every)
+    every = whole_number("checkpoint_every", every)
     kept = None
     if folder is not None:
         kept = _Checkpoint(Path(folder), _identity(record, carry, save_at))

@@ -7,7 +7,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
-from ..decays import check_hyperparameters, in_range, numbers, out_of_range
+from ..decays import in_range, numbers, out_of_range, whole_number
 
 
 def arrays(*values: ArrayLike) -> tuple[Array, ...]:
@@ -27,18 +27,20 @@ def check(**values: Any) -> None:
 
 def check_positive(**values: Any) -> None:
     """`ValueError` unless each is one number, positive and finite."""
-    check_hyperparameters(values)
     for name, value in values.items():
-        if value == 0:
-            raise ValueError(f"{name} = 0 must be positive.")
+        number = numbers(name, value)
+        if number.ndim:
+            raise ValueError(f"{name} has shape {number.shape}: give one number.")
+        if not 0 < number < np.inf:
+            raise ValueError(f"{name} = {number:g} must be positive and finite.")
 
 
 def count_steps(steps: Any) -> int:
     """The steps of a run, a number of Python's; beyond 10¹⁵ floats do not count one by one."""
-    whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-    if not whole or not 1 <= steps <= 10**15:
-        raise ValueError(f"steps = {steps!r} must be a whole number from 1 to 10¹⁵.")
-    return int(steps)
+    steps = whole_number("steps", steps)
+    if steps > 10**15:
+        raise ValueError(f"steps = {steps} must be a whole number of at most 10¹⁵.")
+    return steps
 
 
 def check_shrink(learning_rate: ArrayLike, weight_decay: ArrayLike) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from ..conventions import Convention, convert_decay
-from ..decays import check_hyperparameters
+from ..decays import check_hyperparameters, numbers
 from ._arguments import count_steps
 from .decay import half_life, ridge
 
@@ -107,7 +107,9 @@ def advise_decay(
         0.905 of the start is left, with a cosine to 0 0.951.
     """
     steps = count_steps(steps)
-    check_hyperparameters({"decay": decay, "momentum": momentum, "b2": b2})
+    # As numbers: here an array that is 0 means none, and removes nothing.
+    checked = {"decay": decay, "momentum": momentum, "b2": b2}
+    check_hyperparameters({name: numbers(name, value) for name, value in checked.items()})
     with jax.enable_x64(True):
         given = {"learning_rate": learning_rate, "steps": steps}
         weight_decay, share, normalised = (
