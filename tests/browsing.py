@@ -12,7 +12,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 @contextmanager
 def chromium():
     playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is missing: pip install 'ct-adam[dev]'"
+        "playwright.sync_api", reason="playwright is missing: pip install '.[dev]'"
     )
     if CHROMIUM is None:
         pytest.skip("Chromium is missing: apt-get install chromium")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -37,6 +38,8 @@ def test_help_of_a_command_has_an_example_that_it_understands(name, capsys):
     assert f"Example: ct-adam {name} {EXAMPLES[name][0]}".rstrip() in text
     assert "Exit codes: 0 done; 2 bad input" in text
     assert callable(parsed([name, *shlex.split(EXAMPLES[name][0])]))
+    flat = " ".join(text.replace("│", " ").split())
+    assert not re.findall(r"--[a-z-]+(?: \S+)? \(default", flat)  # a flag that says nothing
 
 
 @pytest.mark.parametrize(

@@ -465,7 +465,7 @@ def test_text_from_a_store_does_nothing(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessibility_at_phone_width(page, scheme):
     axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="pip install 'ct-adam[dev]'"
+        "axe_playwright_python.sync_playwright", reason="pip install '.[dev]'"
     )
     page.set_viewport_size({"width": 360, "height": 740})
     page.emulate_media(color_scheme=scheme)

@@ -70,6 +70,8 @@ def test_update_of_an_opaque_optimizer():
     assert told.update_kind == "u"
     # u is read off Δθ/η: an ulp of Δθ ~ η stays an ulp of u ~ 1, plus λθ's.
     np.testing.assert_allclose(told.update, known.update, atol=1e-13)
+    with pytest.raises(ValueError, match=r"weight_decay .* with learning_rate: give both"):
+        ct.run(opaque, loss, START, 30, weight_decay=0.1)
 
 
 def test_compare_uses_common_steps_only():

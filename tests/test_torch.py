@@ -132,7 +132,7 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    said = "ct_adam.torch needs PyTorch: install it with `pip install 'ct-adam[torch]'`."
+    said = "ct_adam.torch needs PyTorch: pip install '.[torch]' in ct_adam's repository."
     assert done.stdout.splitlines() == ["False", said]
 
 

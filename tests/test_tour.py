@@ -9,7 +9,7 @@ TOUR = Path(__file__).parents[1] / "docs" / "tour.py"
 
 
 def test_tour():
-    pytest.importorskip("marimo", reason="the tour needs marimo: pip install 'ct-adam[tour]'")
+    pytest.importorskip("marimo", reason="the tour needs marimo: pip install '.[tour]'")
     _, found = runpy.run_path(str(TOUR))["app"].run()
     assert set(found["paths"]) == {"Adam", "the ODE", "the interpolating flow"}
     assert all(path.shape == (201, 2) for path in found["paths"].values())

@@ -76,6 +76,10 @@ def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]
     def later(*args: Any, **kwargs: Any) -> Callable[[], None]:
         return functools.partial(command, *args, **kwargs)
 
+    # tyro keeps breaks inside a flag's description, and would read them from what is wrapped.
+    del later.__wrapped__
+    later.__dict__["__signature__"] = inspect.signature(command)
+    later.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(command) or "")
     return later
 
 

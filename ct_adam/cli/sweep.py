@@ -62,8 +62,10 @@ def command(argv: Sequence[str]) -> Any:
     ) -> None:
         """Sweep hyperparameters over a grid, into a store that survives Ctrl-C and kill -9.
 
-        The same call, or --resume STORE, goes on where it stopped. ct.open(STORE) gives the
-        labelled dataset.
+        Hyperparameters and seeds are numbers with commas, or axes: linear:START:STOP:NUM,
+        log:START:STOP:NUM, 1-log:START:STOP:NUM (evenly in ln(1 - value)), cells:LOW:HIGH:NUM
+        (centres of cells), seeds:NUM. The same call, or --resume STORE, goes on where it stopped.
+        ct.open(STORE) gives the labelled dataset.
 
         Args:
             config: what to sweep over what
@@ -115,7 +117,9 @@ def _export(dataset: Any, path: Path) -> None:
     try:
         dataset.to_netcdf(path, engine="h5netcdf")
     except (ImportError, ModuleNotFoundError):
-        raise ValueError("--netcdf needs h5netcdf: pip install 'ct-adam[netcdf]'.") from None
+        raise ValueError(
+            "--netcdf needs h5netcdf: pip install '.[netcdf]' in ct_adam's repository."
+        ) from None
     except OSError as error:
         raise OSError(
             f"Cannot write {path} ({error.strerror or error}): the store is complete; name another "

@@ -74,7 +74,9 @@ def _jinja2() -> Any:
         import jinja2
         import jinja2.utils
     except ImportError:
-        raise ValueError("The report needs jinja2: pip install 'ct-adam[report]'.") from None
+        raise ValueError(
+            "The report needs jinja2: pip install '.[report]' in ct_adam's repository."
+        ) from None
     return jinja2
 
 
@@ -82,7 +84,9 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise ValueError("The report needs plotly: pip install 'ct-adam[report]'.") from None
+        raise ValueError(
+            "The report needs plotly: pip install '.[report]' in ct_adam's repository."
+        ) from None
     return get_plotlyjs()
 
 

@@ -46,7 +46,7 @@ def run(
         default. The run ends at the last saved step.
     - `warm_steps`: steps taken first, not saved; the clock of streams goes on from there.
     - `learning_rate`, `weight_decay`: of an opaque optax transformation, so that
-        u = (θ_n - θ_{n+1})/η(n) - λθ_n can be told. Ours know theirs. Where it is not given,
+        u = (θ_n - θ_{n+1})/η(n) - λθ_n can be told. Ours know theirs. Without a learning rate
         `update` is the plain step θ_n - θ_{n+1} and `update_kind` is `"step"`.
     - `checkpoint`: a folder for long runs. What is done is kept there every `checkpoint_every`
         steps; the same call goes on from it after Ctrl-C or a kill, and ends bitwise as if it
@@ -102,6 +102,11 @@ def _known_rule(
     if learning_rate is not None:
         check_hyperparameters({"learning_rate": learning_rate, "weight_decay": weight_decay})
         return UpdateRule(learning_rate, weight_decay)
+    if not (isinstance(weight_decay, int | float) and weight_decay == 0):
+        raise ValueError(
+            "weight_decay says how an update is told from a step, with learning_rate: give both, "
+            "or build the optimizer with it."
+        )
     # A PyTree map leaves the transformation and loses the rule: it is opaque then.
     return getattr(method, "rule", None) if isinstance(method, Optimizer) else None
 

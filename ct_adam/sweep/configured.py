@@ -41,14 +41,15 @@ class SweepConfig:
     """
 
     problem: str = "quadratic"
-    """a problem's name, your own as package.module:factory, or a stream: worst_case, vanishing
-    (eps = 0, learning rate 1)"""
+    """a problem's name, your own as package.module:factory, or a stream of gradients with eps = 0
+    and learning rate 1: worst_case, vanishing"""
     method: str = "adamw"
     """what is swept, with commas: optimizers (adamw, adam_l2, adam_prox, sgdw, optax:adan, your own
     as package.module:factory) and flows (log, lag, paper, interpolating-2, …)"""
     optimizer: str = "adamw"
     """what an interpolating flow follows"""
     steps: int = 300
+    """optimizer steps of a run"""
     b1: str = "cells:0.5:1:64"
     """first-moment decay"""
     b2: str = "cells:0.5:1:64"
@@ -56,14 +57,19 @@ class SweepConfig:
     curve: str = ""
     """pairs in place of b1 and b2: normal:B1:B2:NUM or level:C:LOW:HIGH:NUM"""
     learning_rate: str = "1e-2"
+    """η of a step"""
     eps: str = "1e-8"
+    """added to the root of the second moment"""
     weight_decay: str = "0"
+    """λ: decoupled, of adam_l2 part of the gradient"""
     seed: str = "0"
     """of the problem's start and data"""
     warm_steps: int = 0
     """discrete steps before a flow takes over"""
     rtol: float = 1e-6
+    """relative tolerance of a flow's solver"""
     atol: float = 1e-9
+    """its absolute tolerance of parameters"""
     max_solver_steps: int | None = None
     """budget of a lane; the default grows with steps"""
     engine: str = "auto"

@@ -52,7 +52,7 @@ def _dask() -> Any:
         from dask import distributed
     except ImportError:
         raise ValueError(
-            "--workers and --scheduler need Dask: pip install 'ct-adam[distributed]'."
+            "Dask is missing for workers: pip install '.[distributed]' in ct_adam's repository."
         ) from None
     return distributed
 

@@ -40,22 +40,27 @@ class FollowConfig:
     interpolating-PxQ (stride Q), interpolating-PdS (degree S), interpolating-auto; list: a table
     of them"""
     steps: int = 200
+    """optimizer steps"""
     learning_rate: float = 1e-3
+    """η of a step"""
     b1: float = 0.9
     """first-moment decay; the momentum of sgdw"""
     b2: float = 0.999
     """second-moment decay"""
     eps: float = 1e-8
+    """added to the root of the second moment"""
     weight_decay: float = 0.0
+    """λ: decoupled, of adam_l2 part of the gradient"""
     warm_steps: int = 0
     """discrete steps before the flows take over"""
     points: int = 101
     """steps that are compared, evenly over the run"""
     rtol: float = 1e-6
+    """relative tolerance of the solver"""
     atol: float = 1e-9
+    """its absolute tolerance of parameters"""
     seed: int = 0
     """of the problem's start and data"""
-
     max_solver_steps: int | None = None
     """budget of each flow; the default grows with steps"""
 

@@ -53,16 +53,21 @@ class RegionConfig:
     optimizer: str = "adamw"
     """of losses: adamw, adam_l2, adam_prox, or your own of (learning_rate, b1, b2)"""
     stream_steps: int = 1000
+    """optimizer steps on given gradients"""
     quadratic_steps: int = 300
+    """those on the quadratic"""
     network_steps: int = 60
-    """of the network, and of your own problem"""
+    """those of the network, and of your own problem"""
     learning_rate: float = 1e-2
     """of losses; streams do not feel it"""
     eps: float = 1e-8
     """of losses; streams have 0"""
     images: int = 128
+    """digits that the network learns"""
     hidden: int = 16
+    """width of its hidden layer"""
     seed: int = 0
+    """of the network's start and data, and of random gradients"""
 
     @property
     def names(self) -> tuple[str, ...]:

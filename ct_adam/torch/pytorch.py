@@ -10,5 +10,5 @@ except ModuleNotFoundError as error:
     if error.name != "torch":  # it is there, but not whole
         raise
     raise ImportError(
-        "ct_adam.torch needs PyTorch: install it with `pip install 'ct-adam[torch]'`."
+        "ct_adam.torch needs PyTorch: pip install '.[torch]' in ct_adam's repository."
     ) from None
