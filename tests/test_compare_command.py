@@ -234,3 +234,15 @@ def test_ctrl_c_keeps_the_flows_that_are_done(monkeypatch):
     monkeypatch.setattr(following, "solve", stops)
     config = sweep.FollowConfig(problem="quadratic", flow="log,lag,euler", steps=10)
     assert sweep.follow(config).flow.values.tolist() == ["log"]
+
+
+def test_a_comparison_of_other_settings_is_kept(tmp_path, capsys):
+    words = ["compare", "--problem", "quadratic", "--flow", "log", "--out", str(tmp_path)]
+    assert main([*words, "--steps", "5"]) == main([*words, "--steps", "5"]) == 0
+    assert {path.stem for path in tmp_path.iterdir()} == {"compare"}
+    assert main([*words, "--steps", "6"]) == 0
+    (kept,) = tmp_path.glob("compare-*.zarr")
+    assert sorted(path.suffix for path in tmp_path.glob("compare-*")) == [".pdf", ".png", ".zarr"]
+    assert sweep.read_tree(kept).dataset.step[-1] == 5
+    assert sweep.read_tree(tmp_path / "compare.zarr").dataset.step[-1] == 6
+    assert f"kept as {kept}." in capsys.readouterr().err

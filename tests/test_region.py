@@ -257,3 +257,23 @@ def test_a_foreign_store_is_not_replaced(cli, tmp_path):
     assert code == 2
     assert "was not written by this program" in err
     assert (tmp_path / "region.zarr" / "mine").read_text() == "mine"
+
+
+def test_a_map_of_other_settings_is_kept(cli, tmp_path):
+    first = ("region", "--out", str(tmp_path), *SMALL)
+    for again in ("first", "same"):
+        code, _, err = cli(*first)
+        assert (code, "is kept" in err) == (0, False), again
+    before = {name: (tmp_path / name).read_bytes() for name in ("region.png", "region.pdf")}
+    map_ = sweep.read_tree(tmp_path / "region.zarr")
+    code, _, err = cli(*first, "--seed", "1")
+    assert code == 0
+    (kept,) = tmp_path.glob("region-*.zarr")
+    assert f"the earlier result, of other settings, is kept as {kept}." in err
+    assert sweep.read_tree(kept).identical(map_)
+    for suffix in (".png", ".pdf"):
+        assert kept.with_suffix(suffix).read_bytes() == before[f"region{suffix}"]
+    new = json.loads(sweep.read_tree(tmp_path / "region.zarr").attrs["config"])
+    assert new == json.loads(map_.attrs["config"]) | {"seed": 1}
+    assert cli(*first, "--seed", "2")[0] == cli(*first, "--seed", "1")[0] == 0
+    assert len(list(tmp_path.glob("region-*.zarr"))) == 3

@@ -10,7 +10,7 @@ import tyro
 from .. import plotting, sweep
 from ..flows.registry import describe_flows
 from ..sweep import FollowConfig
-from .told import tell
+from .told import tell, tell_kept
 
 
 def compare(
@@ -22,7 +22,8 @@ def compare(
 
     Writes compare.zarr, compare.png and compare.pdf, and prints a table: largest and relative
     error over all parameters, solver steps, gradient evaluations, wall time, and whether an
-    interpolating flow can be trusted. --flow list prints the published flows instead.
+    interpolating flow can be trusted. --flow list prints the published flows instead. A result of
+    other settings in that folder is kept beside it, as compare-….zarr.
 
     Args:
         config: which flows beside which optimizer, on what
@@ -36,6 +37,7 @@ def compare(
     store = folder / "compare.zarr"
     sweep.check_replaceable(store)
     dataset = sweep.follow(config, lambda label: tell("compare", f"running {label} …"))
+    tell_kept("compare", sweep.keep_earlier(store, dataset.attrs["config"]))
     sweep.write_dataset(dataset, store)
     paths = plotting.save_figure(
         plotting.following_figure(dataset), folder / "compare", dataset.attrs

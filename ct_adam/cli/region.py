@@ -13,6 +13,7 @@ from ..progress import progress_bar
 from ..simulate import RunError
 from ..sweep import RegionConfig
 from ..sweep.layout import AnotherSweepError
+from .told import tell_kept
 
 
 def region(
@@ -23,7 +24,8 @@ def region(
     """Map where Adam is stable over its two decays: theory, the ODE and the optimizer.
 
     Writes region.zarr (labelled data), region.png and region.pdf, and prints a summary. Stopped,
-    it goes on where it was when it is called again.
+    it goes on where it was when it is called again. A map of other settings in that folder is kept
+    beside it, as region-….zarr.
 
     Args:
         config: what to map, and how finely
@@ -37,6 +39,7 @@ def region(
     tiles = folder / f".region-{known}"
     tree = _measured(config, tiles)
     figure = plotting.region_figure(tree)
+    tell_kept("region", sweep.keep_earlier(store, tree.attrs["config"]))
     sweep.write_tree(tree, store)
     paths = plotting.save_figure(figure, folder / "region", tree.attrs)
     shutil.rmtree(tiles, ignore_errors=True)

@@ -13,6 +13,7 @@ from .refine import boundary as boundary
 from .region import SIDES as SIDES
 from .region import region as region
 from .store import check_replaceable as check_replaceable
+from .store import keep_earlier as keep_earlier
 from .store import read_tree as read_tree
 from .store import writable_folder as writable_folder
 from .store import write_dataset as write_dataset

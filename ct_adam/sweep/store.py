@@ -1,5 +1,6 @@
 """Labelled results on disk."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -55,11 +56,46 @@ def check_replaceable(store: Path) -> None:
 
 def _is_ours(store: Path) -> bool:
     """Whether the store's root says which program wrote it."""
+    return _attribute(store, "program") == PROGRAM
+
+
+def _attribute(store: Path, name: str) -> object:
+    """Of the store's root; None where there is none."""
     try:
-        root = json.loads((store / "zarr.json").read_text())
-        return root["attributes"]["program"] == PROGRAM
+        return json.loads((store / "zarr.json").read_text(encoding="utf-8"))["attributes"][name]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+
+
+def keep_earlier(store: Path, config: str) -> Path | None:
+    """Moves a result of another configuration out of the way, and its figures.
+
+    `config` is the new result's attribute of that name. The earlier `map.zarr`, `map.png` and
+    `map.pdf` become `map-3ce6013c.zarr` and so on, eight digits of their own configuration's hash:
+    where that is, or None if nothing was moved.
+
+    !!! example
+        >>> import tempfile, xarray
+        >>> mine = {"program": "ct_adam", "config": "1 step"}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = Path(folder, "map.zarr")
+        ...     write_dataset(xarray.Dataset(attrs=mine), store)
+        ...     print(keep_earlier(store, "1 step"), keep_earlier(store, "2 steps").name)
+        None map-3ce6013c.zarr
+    """
+    earlier = _attribute(store, "config")
+    if not isinstance(earlier, str) or earlier == config:
+        return None
+    known = hashlib.sha256(earlier.encode()).hexdigest()[:8]
+    for suffix in (".png", ".pdf", store.suffix):
+        path, kept = (
+            store.with_name(f"{stem}{suffix}") for stem in (store.stem, f"{store.stem}-{known}")
+        )
+        if kept.is_dir():
+            shutil.rmtree(kept)
+        if path.exists():
+            path.replace(kept)
+    return store.with_name(f"{store.stem}-{known}{store.suffix}")
 
 
 def write_tree(tree: "xarray.DataTree", store: Path) -> None:
