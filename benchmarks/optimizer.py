@@ -86,7 +86,7 @@ def measured(
 def free_bytes() -> float:
     """Memory that can be had; unknown is unlimited."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return math.inf
     (free,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))

@@ -93,4 +93,4 @@ def finish(name: str, quick: bool, reports: list[dict[str, Any]], **machine: Any
     RESULTS.mkdir(exist_ok=True)
     content = {"benchmark": name, "quick": quick, "hardware": found, "reports": reports}
     file = RESULTS / f"{name}{'-quick' if quick else ''}.json"
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

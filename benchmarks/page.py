@@ -67,7 +67,7 @@ which needs no network; `python -m benchmarks gpu --rehearse` goes the same way 
 
 def main(results: Path = RESULTS, readme: Path = README) -> None:
     """Writes the page, and a figure a race."""
-    contents = {file.stem: json.loads(file.read_text()) for file in kept(results)}
+    contents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in kept(results)}
     figures = results / "figures"
     for stale in figures.glob("*.png"):
         stale.unlink()
@@ -83,7 +83,7 @@ def main(results: Path = RESULTS, readme: Path = README) -> None:
             draw(report, figure)
             link = Path(os.path.relpath(figure, readme.parent)).as_posix()
             parts += _race_section(report, link)
-    readme.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    readme.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
 
 
 def kept(results: Path) -> list[Path]:

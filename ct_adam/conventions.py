@@ -66,13 +66,13 @@ def convert_decay(
     if _kind(source) == _kind(target):
         return found
     if _kind(source) == "rate":
-        found = found * positive("learning_rate", learning_rate)
+        found = found * conversion_factor("learning_rate", learning_rate)
     if _kind(source) == "normalised":
-        found = found / jnp.sqrt(positive("steps", steps))
+        found = found / jnp.sqrt(conversion_factor("steps", steps))
     if _kind(target) == "rate":
-        found = found / positive("learning_rate", learning_rate)
+        found = found / conversion_factor("learning_rate", learning_rate)
     if _kind(target) == "normalised":
-        found = found * jnp.sqrt(positive("steps", steps))
+        found = found * jnp.sqrt(conversion_factor("steps", steps))
     return found
 
 
@@ -82,10 +82,15 @@ def _kind(convention: Convention) -> str:
     return "normalised" if convention == "normalised" else "share"
 
 
-def positive(name: str, value: ArrayLike | None) -> Array:
-    """The value as an array; `ValueError` where it is missing or not positive."""
+def conversion_factor(name: str, value: ArrayLike | None) -> Array:
+    """What two conventions differ by; `ValueError` where it is missing or not positive."""
     if value is None:
         raise ValueError(f"Give {name}: these two conventions differ by it.")
+    return positive(name, value)
+
+
+def positive(name: str, value: ArrayLike) -> Array:
+    """The value as an array; `ValueError` where it is not positive."""
     return within(name, value, lambda x: (x > 0) & np.isfinite(x), "positive and finite")
 
 

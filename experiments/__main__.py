@@ -91,7 +91,8 @@ def _run(name: str, size: str, out: Path, words: list[str]) -> int:
         "missing": missing,
     }
     paths.append(folder / f"{name}.json")
-    paths[-1].write_text(json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+    paths[-1].write_text(f"{text}\n", encoding="utf-8")
     renew_page(folder)
     print(_report(experiment.EXPECTED, found, missing))
     print(f"\nWrote {', '.join(map(str, paths))} in {dataset.attrs['wall_seconds']:.0f} s.")

@@ -115,7 +115,7 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not _FIELDS.issubset(record):
             raise ValueError
         if record["size"] not in SIZES:
@@ -139,12 +139,14 @@ class _Done:
     def __init__(self, size: str, out: Path):
         known = hashlib.sha256(f"{size} {out.resolve()} {code_digest()}".encode()).hexdigest()[:12]
         self._path = cache_folder("experiments") / f"all-{known}.json"
-        self.names: list[str] = json.loads(self._path.read_text()) if self._path.exists() else []
+        self.names: list[str] = []
+        if self._path.exists():
+            self.names = json.loads(self._path.read_text(encoding="utf-8"))
 
     def add(self, name: str) -> None:
         self.names.append(name)
         passing = self._path.with_suffix(".part")
-        passing.write_text(json.dumps(self.names))
+        passing.write_text(json.dumps(self.names), encoding="utf-8")
         passing.replace(self._path)
 
     def forget(self) -> None:
@@ -153,13 +155,13 @@ class _Done:
 
 def write_page(out: Path) -> None:
     """`README.md` in the folder, from the records that are there."""
-    (out / PAGE).write_text(page(out))
+    (out / PAGE).write_text(page(out), encoding="utf-8")
 
 
 def renew_page(out: Path) -> None:
     """Writes the page anew where there is one; a `README.md` of somebody else's stays."""
     path = out / PAGE
-    if path.exists() and path.read_text().startswith(_HEAD):
+    if path.exists() and path.read_text(encoding="utf-8").startswith(_HEAD):
         write_page(out)
 
 
@@ -239,8 +241,8 @@ def _title(name: str, record: dict[str, Any]) -> str:
 
 def title(name: str) -> str:
     """The first paragraph of the experiment's module; nothing is imported."""
-    text = ast.get_docstring(ast.parse((Path(_here[0]) / f"{name}.py").read_text())) or name
-    return first_paragraph(text)
+    source = (Path(_here[0]) / f"{name}.py").read_text(encoding="utf-8")
+    return first_paragraph(ast.get_docstring(ast.parse(source)) or name)
 
 
 def first_paragraph(text: str) -> str:

@@ -109,7 +109,7 @@ def main() -> int:
             line += f", the table's is {ratio:.5f} times that"
         print(line)
     if write:
-        FILE.write_text(written(table, kept.DAMPED))
+        FILE.write_text(written(table, kept.DAMPED), encoding="utf-8")
         print(f"Wrote {FILE}: format it with ruff.")
     return 1 if worse else 0
 

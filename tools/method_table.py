@@ -171,13 +171,13 @@ def parsed(page: str) -> Table:
 def main(anew: bool) -> None:
     """Writes docs/table.md row by row; a row that stands is made again only if `anew`."""
     path = Path(__file__).parents[1] / "docs" / "table.md"
-    table = parsed(path.read_text()) if path.exists() and not anew else {}
+    table = parsed(path.read_text(encoding="utf-8")) if path.exists() and not anew else {}
     for problem in PROBLEMS:
         rows = table.setdefault(problem, {})
         for method in methods():
             if method not in rows:
                 rows[method] = verdicts(method, problem)
-                path.write_text(rendered(table))
+                path.write_text(rendered(table), encoding="utf-8")
                 print(problem, method, rows[method], flush=True)
 
 

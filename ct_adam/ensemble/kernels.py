@@ -210,9 +210,11 @@ def load(source: str) -> ModuleType:
     name = f"kernel_{hashlib.sha256(told.encode()).hexdigest()[:24]}"
     folder = cache_folder("kernels")
     path = folder / f"{name}.py"
-    if not path.exists() or path.read_text() != source:
+    if not path.exists() or path.read_text(encoding="utf-8") != source:
         # In one move: another process may be about to read it.
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=folder, suffix=".tmp", delete=False
+        ) as file:
             file.write(source)
         os.replace(file.name, path)
     spec = importlib.util.spec_from_file_location(name, path)

@@ -11,7 +11,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from ..conventions import CONVENTIONS, MULTIPLIED_BY_RATE, Convention, convert_decay, positive
+from ..conventions import (
+    CONVENTIONS,
+    MULTIPLIED_BY_RATE,
+    Convention,
+    conversion_factor,
+    convert_decay,
+    positive,
+)
 from ..decays import Scalar, Schedule, check_hyperparameters, choice, learning_rate_at
 from .descent import counted_step
 from .stage import Optimizer, StageState, UpdateRule, decays_where
@@ -82,7 +89,7 @@ def decoupled(
     if alpha is None and (convention in MULTIPLIED_BY_RATE) != (wanted in MULTIPLIED_BY_RATE):
         raise ValueError("Give base_rate: the learning rate that a schedule is a multiple of.")
     if convention == "normalised":
-        positive("steps", steps)
+        conversion_factor("steps", steps)
 
     def converted(decay: Any) -> Any:
         return convert_decay(decay, convention, wanted, learning_rate=alpha, steps=steps)

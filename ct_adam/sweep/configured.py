@@ -151,7 +151,7 @@ def read_config(file: Path) -> SweepConfig:
     **Raises:** `ValueError` for a key that is unknown, or no TOML.
     """
     try:
-        table = tomllib.loads(file.read_text())
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"Cannot read {file} ({error.strerror}): name a TOML file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -52,7 +52,8 @@ def root_attributes(store: Path) -> dict[str, Any]:
     **Raises:** `ValueError` for a path that holds no store, or a damaged one.
     """
     try:
-        attributes = dict(json.loads((store / "zarr.json").read_text())["attributes"])
+        root = json.loads((store / "zarr.json").read_text(encoding="utf-8"))
+        attributes = dict(root["attributes"])
         if is_sweep(attributes):
             for key in ("format", "levels"):
                 attributes[key] = int(attributes[key])

@@ -31,7 +31,7 @@ def ask_to_stop(store: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"stop.{uuid.uuid4().hex}")
     try:
-        partial.write_text(uuid.uuid4().hex)
+        partial.write_text(uuid.uuid4().hex, encoding="utf-8")
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ class StopRequests:
 
     def _read(self) -> str:
         try:
-            return self._file.read_text()
+            return self._file.read_text(encoding="utf-8")
         except OSError:
             return ""
 

@@ -84,7 +84,7 @@ class Tiles:
         """Time spent on tiles, as far as the journals tell."""
         total = 0.0
         for file in (self.folder / STATUS / "journal").glob("*.jsonl"):
-            for line in file.read_text().splitlines():
+            for line in file.read_text(encoding="utf-8").splitlines():
                 try:
                     total += json.loads(line)["seconds"]
                 except (ValueError, KeyError, TypeError):  # cut by a kill
