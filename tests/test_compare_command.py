@@ -77,6 +77,10 @@ def test_region_of_the_users_own(mine, capsys):
     assert main(args) == 0
     out = capsys.readouterr().out
     assert "mypackage.things:valley" in out
+    assert "(the flow and the bound are Adam's, the optimizer is clipped)" in out
+    bounds = [line.split()[-1] for line in out.splitlines() if " 100.0% " in line]
+    assert bounds[0] == "–"  # of an optimizer that theory does not know
+    assert 0 < float(bounds[1]) <= 1
     tree = sweep.read_tree(mine / "out" / "region.zarr")
     assert list(tree.children) == ["problem"]
     assert tree["problem"].max_update.shape == (2, 2, 2)

@@ -164,7 +164,7 @@ def test_figure(tree, tmp_path):
 
 
 def test_a_figures_name_may_have_a_dot(tree, tmp_path):
-    paths = save_figure(region_figure(tree), tmp_path / "lr_0.01", {})
+    paths = save_figure(region_figure(tree), str(tmp_path / "new" / "lr_0.01"), {})
     assert [path.name for path in paths] == ["lr_0.01.png", "lr_0.01.pdf"]
     assert all(path.exists() for path in paths)
 

@@ -84,6 +84,8 @@ def test_compare_uses_common_steps_only():
     np.testing.assert_allclose(result.per_step, difference.max(axis=1))
     assert result.max_error == pytest.approx(difference.max())
     assert result.rms_error == pytest.approx(np.sqrt(np.mean(difference**2)))
+    assert f"max_error={difference.max():.4g}" in str(result)
+    assert str(result).endswith("learning_rate=nan, 3 steps)")
     assert result.relative_error == pytest.approx(difference.max() / travelled)
     with pytest.raises(ValueError, match="no saved step in common"):
         ct.compare(ct.run(FLOW, loss, START, 4, save_steps=[3]), a)
@@ -183,6 +185,8 @@ def test_outcomes_name_what_happened():
     assert np.isfinite(spent.params[0, 0])
     with pytest.raises(ct.RunError, match="max_solver_steps"):
         ct.solve(stiff, loss, START, 400, max_solver_steps=50)
+    with pytest.raises(ct.RunError, match="This was float32: enable jax_enable_x64"):
+        ct.solve(stiff, loss, START.astype(jnp.float32), 400, max_solver_steps=50)
     diverging = ct.run(optax.sgd(10.0), loss, START, 600)
     assert diverging.result == ct.OUTCOME.nonfinite_run
 

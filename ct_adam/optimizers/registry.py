@@ -51,12 +51,26 @@ def optimizer_named(name: str, **hyperparameters: Any) -> optax.GradientTransfor
         >>> optimizer_named("adam_prox", learning_rate=1e-3).rule.proximal
         True
     """
-    factory = OPTIMIZERS.get(name) or imported(name, "optimizer", list(OPTIMIZERS))
+    factory = _factory(name)
     decay = hyperparameters.get("weight_decay")
-    takes_it = "weight_decay" in accepted(factory, hyperparameters)
-    if decay is not None and not takes_it and (isinstance(decay, Tracer) or decay):
+    taken = takes(name, "weight_decay")
+    if decay is not None and not taken and (isinstance(decay, Tracer) or decay):
         raise ValueError(f"{name} takes no weight_decay: leave it 0, or let the factory take it.")
     made = called(name, factory, hyperparameters)
     if not isinstance(made, optax.GradientTransformation):
         raise ValueError(f"{name} returned {type(made).__name__}: return an optax transformation.")
     return made
+
+
+def takes(name: str, hyperparameter: str) -> bool:
+    """Whether an optimizer, by name or a user's, has this hyperparameter.
+
+    !!! example
+        >>> takes("adamw", "b2"), takes("sgdw", "b2")
+        (True, False)
+    """
+    return hyperparameter in accepted(_factory(name), {hyperparameter: None})
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    return OPTIMIZERS.get(name) or imported(name, "optimizer", list(OPTIMIZERS))

@@ -67,12 +67,13 @@ def _save_png(figure: "Figure", path: Path, description: str) -> None:
     few.save(path, pnginfo=told, optimize=True, dpi=dpi)
 
 
-def save_figure(figure: "Figure", base: Path, about: Mapping[Any, Any]) -> list[Path]:
+def save_figure(figure: "Figure", base: str | Path, about: Mapping[Any, Any]) -> list[Path]:
     """Writes `base`.png and `base`.pdf with `about` in their metadata.
 
     **Arguments:**
 
-    - `base`: the path without its ending. `about`: attributes of the dataset, kept as JSON.
+    - `base`: the path without its ending; its folder is made. `about`: attributes of the dataset,
+        kept as JSON.
 
     **Returns:** both paths.
 
@@ -87,6 +88,8 @@ def save_figure(figure: "Figure", base: Path, about: Mapping[Any, Any]) -> list[
         ['mine.png', 'mine.pdf']
     """
     description = json.dumps(dict(about), default=str)
+    base = Path(base)
+    base.parent.mkdir(parents=True, exist_ok=True)
     # Not `with_suffix`: the dot of `lr_0.01` begins no ending.
     paths = [base.with_name(f"{base.name}.{kind}") for kind in ("png", "pdf")]
     with style():

@@ -113,7 +113,7 @@ def as_params(params: PyTree) -> PyTree:
             kind = getattr(leaf, "dtype", type(leaf).__name__)
             raise ValueError(
                 f"{where} is of type {kind}: an optimizer moves floating-point arrays; convert it, "
-                "or close the loss over it."
+                "or close the loss over it (a model of Equinox or Flax: ct.problems.trainable)."
             )
     return jax.tree.map(jnp.asarray, params)
 

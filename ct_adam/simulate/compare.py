@@ -33,6 +33,15 @@ class Comparison(NamedTuple):
     distance: float
     learning_rate: float = math.nan
 
+    def __repr__(self) -> str:
+        """Without the rows, of which there may be thousands."""
+        shown = ", ".join(
+            f"{name}={value:.4g}"
+            for name, value in self._asdict().items()
+            if name not in ("per_step", "steps")
+        )
+        return f"Comparison({shown}, {len(self.steps)} steps)"
+
     @property
     def per_step_in_learning_rates(self) -> Float[np.ndarray, " n"]:
         """`per_step` in units of η, the length of a step of sign descent: what an ODE of Adam
@@ -41,7 +50,7 @@ class Comparison(NamedTuple):
 
     @property
     def max_error_in_learning_rates(self) -> float:
-        """`max_error` in units of η."""
+        """`max_error` in units of η; NaN unless `compare` was given one."""
         return self.max_error / self.learning_rate
 
 

@@ -41,8 +41,8 @@ class OUTCOME(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
     faster_than_steps = (
         "The solver's budget went into an oscillation many times faster than the optimizer's own "
-        "steps, where the flow is no model of it: raise eps, lower the learning rate, or look at "
-        "the optimizer itself."
+        "steps, where the flow is no model of it: raise eps, lower the learning rate, smooth the "
+        "loss where it has kinks (relu), or look at the optimizer itself."
     )
 
 

@@ -159,5 +159,13 @@ def raise_unless_okay(trajectory: Trajectory) -> Trajectory:
         result = trajectory.result
         return result.error_if(trajectory, ~okay)  # pyright: ignore[reportAttributeAccessIssue]
     if not bool(okay):
-        raise RunError(OUTCOME[trajectory.result])
+        raise RunError(f"{OUTCOME[trajectory.result]}{_of_float32(trajectory)}")
     return trajectory
+
+
+def _of_float32(trajectory: Trajectory) -> str:
+    """What else a solver may have stumbled over."""
+    dtype = getattr(trajectory.loss, "dtype", None)
+    if dtype != jnp.float32 or trajectory.result == OUTCOME.nonfinite_start:
+        return ""
+    return " This was float32: enable jax_enable_x64, above all for an rtol below 1e-6."

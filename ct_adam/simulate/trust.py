@@ -43,8 +43,9 @@ class VERDICT(eqx.Enumeration):  # pyright: ignore[reportGeneralTypeIssues]
     )
     period_two = "The optimizer oscillates from stride to stride here: take twice the stride."
     not_smooth = (
-        "The optimizer's steps are not smooth on the scale of a step here: lower the learning "
-        "rate, or take more warm steps; no order follows it."
+        "The optimizer's steps are not smooth on the scale of a step here: smooth the loss where "
+        "it has kinks (relu), lower the learning rate, or take more warm steps; no order follows "
+        "it."
     )
 
 

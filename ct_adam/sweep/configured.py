@@ -17,7 +17,7 @@ from ..ensemble.compiled import ENGINES
 from ..flows import AbstractFlow
 from ..flows.registry import flow_named, is_flow
 from ..optimizers import Optimizer, UpdateRule
-from ..optimizers.registry import optimizer_named
+from ..optimizers.registry import optimizer_named, takes
 from ..problems import vanishing_stream
 from ..problems.registry import problem_named
 from .axes import OWN, Axis, parse
@@ -120,6 +120,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
     varied = {dim: axis for dim, axis in axes.items() if len(axis) > 1}
     if not varied:
         raise ValueError("Nothing varies: give b1, b2 or another an axis, e.g. linear:0.8:0.99:32.")
+    _check_taken(config, varied)
     stream, seeds = config.problem in STREAMS, columns["seed"].tolist()
     if stream:
         _check_felt(config.problem, varied)
@@ -181,6 +182,19 @@ def _typed(field: Any, value: Any) -> Any:
     if field.type in (int, int | None) and type(value) is not int:
         raise ValueError(f"{field.name} = {value!r} must be a whole number.")
     return value
+
+
+def _check_taken(config: SweepConfig, varied: Mapping[str, Axis]) -> None:
+    """Lanes that differ in what no method takes are one lane many times over."""
+    if any(is_flow(method) for method in config.methods):
+        return
+    names = [name for dim, axis in varied.items() for name in named(dim, axis) if name != "seed"]
+    waste = [name for name in names if not any(takes(method, name) for method in config.methods)]
+    if waste:
+        raise ValueError(
+            f"{config.method} takes no {', '.join(waste)}: give one number there, as "
+            f"{waste[0]} = 0.9, or a method that does."
+        )
 
 
 def _check_felt(problem: str, varied: Mapping[str, Axis]) -> None:

@@ -51,7 +51,8 @@ class RegionConfig:
     problem: str | None = None
     """in their place: a problem by name, or your own as package.module:factory"""
     optimizer: str = "adamw"
-    """of losses: adamw, adam_l2, adam_prox, or your own of (learning_rate, b1, b2)"""
+    """of losses: adamw, adam_l2, adam_prox, or your own, of learning_rate, b1, b2 and eps; the flow
+    beside it is always Adam's"""
     stream_steps: int = 1000
     """optimizer steps on given gradients"""
     quadratic_steps: int = 300

@@ -95,10 +95,14 @@ def describe(tree: "xarray.DataTree") -> str:
                 f"{title:<46}{side:<11}{row['answered']:>8.1%} {row['unstable']:>8.1%}"
                 + (f"{row['agreement']:>8.2%}{row['farthest']:>8.4f}" if compares else f"{'':>16}")
                 + f"{row['max_update']:>10.3g}  {row['b1']:.3f}, {row['b2']:.3f}"
-                + f"{row['bound_approach']:>12.4f}"
+                + (f"{row['bound_approach']:>12.4f}" if row["bound_approach"] else f"{'–':>12}")
             )
             title = ""
         lines.append(f"{'':<46}flow and optimizer agree on {sides_agreement(panel):.2%} of cells")
+        if (optimizer := panel.attrs.get("optimizer", "Adam")) != "Adam":
+            lines.append(
+                f"{'':<46}(the flow and the bound are Adam's, the optimizer is {optimizer})"
+            )
     lines.append(
         "theory: share of cells on the side of the boundary that was measured; off by: the largest "
         "distance\nin b2 of a cell that is not. Losses are bounded, not predicted, by theory."
