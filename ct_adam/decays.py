@@ -55,6 +55,11 @@ def numbers(name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError):
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
             raise ValueError(f"{name} is traced by JAX: give numbers from outside.") from None
+        if callable(value):
+            raise ValueError(
+                f"{name} is a function: give a number (a schedule may stand for learning_rate, and "
+                "for weight_decay in ct.decoupled)."
+            ) from None
         raise ValueError(f"{name} = {value!r} is not a number.") from None
 
 

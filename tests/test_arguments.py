@@ -110,3 +110,9 @@ def test_what_is_no_number():
     for wrong in (None, "1", "one", [None, "a"], object()):
         with pytest.raises(ValueError, match=r"^eps = .* is not a number"):
             numbers("eps", wrong)
+
+
+def test_a_schedule_where_a_number_is_wanted():
+    for make in (ct.AdamFlow, ct.adamw):
+        with pytest.raises(ValueError, match=r"^weight_decay is a function: give a number \(a"):
+            make(1e-2, weight_decay=lambda step: 0.1)

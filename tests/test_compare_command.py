@@ -68,6 +68,9 @@ def test_the_users_own(mine, capsys):
     largest = found["flows"]["log"]["max_error"]
     np.testing.assert_allclose(dataset.error.sel(flow="log").max(), largest)
     assert dataset.step.attrs["units"] == "steps"
+    assert "log, euler: published, of Adam's family" in sweep.describe_following(dataset)
+    alone = sweep.follow(sweep.FollowConfig(problem="quadratic", flow="log", steps=5))
+    assert "published" not in sweep.describe_following(alone)
 
 
 def test_region_of_the_users_own(mine, capsys):

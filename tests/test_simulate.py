@@ -232,6 +232,11 @@ BAD = {
     "not an optimizer": (lambda: ct.run(loss, loss, START, 5), "optax transformation or a flow"),
     "loss is no function": (lambda: ct.run(FLOW, 3.0, START, 5), "params -> scalar"),
     "loss is a vector": (lambda: ct.solve(FLOW, lambda x: x**2, START, 5), "not a real scalar"),
+    "loss with more": (
+        lambda: ct.run(FLOW, lambda x: (jnp.sum(x**2), {}), START, 5),
+        "returns tuple, not a real scalar: return the loss alone",
+    ),
+    "no loss": (lambda: ct.run(FLOW, lambda x: None, START, 5), "returns NoneType, not a real"),
     "loss is complex": (lambda: ct.run(FLOW, lambda x: jnp.sum(x) * 1j, START, 5), "real scalar"),
     "integer parameters": (lambda: ct.solve(FLOW, loss, jnp.arange(3), 5), "floating-point"),
     "text parameters": (lambda: ct.run(FLOW, loss, {"a": "b"}, 5), "floating-point"),

@@ -160,10 +160,13 @@ def check_problem(problem: AbstractProblem, params: PyTree, gradients: int) -> N
         >>> check_problem(as_problem(lambda x: jnp.sum(x**2)), jnp.ones(2), gradients=10)
     """
     try:
-        value = jax.eval_shape(lambda p: jnp.asarray(problem.value(p)), params)
+        value = jax.eval_shape(lambda p: problem.value(p), params)
     except Exception as error:
         raise ValueError(f"The loss fails on these parameters: {told(error)}") from error
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        kind = type(value).__name__
+        raise ValueError(f"The loss returns {kind}, not a real scalar: return the loss alone.")
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         shown = f"{value.dtype}{list(value.shape)}"
         raise ValueError(f"The loss returns {shown}, not a real scalar: reduce it, e.g. by a mean.")
     gradient = jax.eval_shape(lambda p: problem.gradient(0, p), params)

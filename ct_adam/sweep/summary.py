@@ -132,8 +132,15 @@ def describe_following(dataset: "xarray.Dataset") -> str:
 
 
 def _advice(dataset: "xarray.Dataset") -> list[str]:
-    """A line for each flow that is not trusted, and for one whose order was chosen."""
-    lines = []
+    """A line for each flow that is not trusted, and for one whose order was chosen; and what
+    published flows are beside an optimizer that is not of this package."""
+    lines, optimizer = [], json.loads(dataset.attrs["config"])["optimizer"]
+    known = [name for name in dataset.flow.values if not name.startswith("interpolating")]
+    if known and ":" in optimizer:
+        lines.append(
+            f"{', '.join(known)}: published, of Adam's family at these hyperparameters; whatever "
+            f"else is in {optimizer} only interpolating flows follow."
+        )
     for name in dataset.flow.values:
         row = dataset.sel(flow=name)
         chosen = name.startswith("interpolating-auto")
