@@ -55,11 +55,6 @@ def numbers(name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError):
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
             raise ValueError(f"{name} is traced by JAX: give numbers from outside.") from None
-        if callable(value):
-            raise ValueError(
-                f"{name} is a function: give a number (a schedule may stand for learning_rate, and "
-                "for weight_decay in ct.decoupled)."
-            ) from None
         raise ValueError(f"{name} = {value!r} is not a number.") from None
 
 
@@ -104,6 +99,11 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, Tracer) or (callable(value) and name == "learning_rate"):
             continue
+        if callable(value):
+            raise ValueError(
+                f"{name} is a function: give a number. A schedule may be the learning_rate, and in "
+                "ct.decoupled the weight_decay."
+            )
         number = numbers(name, value)
         if number.ndim:
             raise ValueError(f"{name} has shape {number.shape}: give one number.")

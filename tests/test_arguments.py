@@ -114,5 +114,5 @@ def test_what_is_no_number():
 
 def test_a_schedule_where_a_number_is_wanted():
     for make in (ct.AdamFlow, ct.adamw):
-        with pytest.raises(ValueError, match=r"^weight_decay is a function: give a number \(a"):
+        with pytest.raises(ValueError, match=r"^weight_decay is a function: give a number"):
             make(1e-2, weight_decay=lambda step: 0.1)

@@ -232,7 +232,7 @@ def test_masked_leaves_keep_their_size_and_the_rule_is_known():
         ),
         ({"base_rate": -1.0}, "base_rate = -1 must be"),
         ({"base_rate": 0.0}, "base_rate = 0 must be positive"),
-        ({"base_rate": eta}, "base_rate = .* is not a number"),
+        ({"base_rate": eta}, "base_rate is a function: give a number"),
     ],
 )
 def test_bad_options(arguments, words):
@@ -302,7 +302,7 @@ def test_warm_restarts_and_their_decay():
             ct.warm_restarts(0.1, 10, lowest=lowest)
     with pytest.raises(ValueError, match="learning_rate must be a number"):
         ct.warm_restarts(eta, 10)
-    with pytest.raises(ValueError, match=r"decay = .* is not a number"):
+    with pytest.raises(ValueError, match=r"decay is a function: give a number"):
         restart_decay(eta, 10)
 
 

@@ -459,7 +459,7 @@ def test_missing_library_is_named(monkeypatch):
     for name in ("plotly.offline", "jinja2"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, name, None)
-            with pytest.raises(ValueError, match=r"pip install 'ct-adam\[report\]'"):
+            with pytest.raises(ValueError, match=r"pip install '\.\[report\]'"):
                 check_installed()
 
 
