@@ -53,8 +53,8 @@ def optimizer_named(name: str, **hyperparameters: Any) -> optax.GradientTransfor
     """
     factory = _factory(name)
     decay = hyperparameters.get("weight_decay")
-    taken = takes(name, "weight_decay")
-    if decay is not None and not taken and (isinstance(decay, Tracer) or decay):
+    taken = accepted(factory, hyperparameters)
+    if decay is not None and "weight_decay" not in taken and (isinstance(decay, Tracer) or decay):
         raise ValueError(f"{name} takes no weight_decay: leave it 0, or let the factory take it.")
     made = called(name, factory, hyperparameters)
     if not isinstance(made, optax.GradientTransformation):
